@@ -1,0 +1,20 @@
+"""axcollector: collects API-traffic records from gateways and delivers them to object storage, losing none.
+
+Data flows one way, through stations: door, rules, journal, buckets, store. In memory a station passes an
+immutable `Batch` forward; on disk the directory that a thing lies in is its state, and a rename or an unlink is
+the only transition. To know the package, read it in this order:
+
+1. `core/errors`, `core/model`: what can go wrong, and the values that everything speaks of.
+2. `core/payload`, `core/records`: from a request's body to a `Batch`.
+3. `core/frames`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which write.
+4. `disk`, `spool`, `splitter`: making batches durable, and turning journals into buckets.
+5. `core/retry`, `stores/`, `uploader`: delivering buckets.
+6. `core/catalog`, `registry`, `sync/`: where tenants and developers come from.
+7. `config`, `collector`: the whole, put together.
+8. `site`, `webapi`, `admin/`: the doors.
+9. `tap`, `cli/`: how it is launched.
+
+This module imports nothing; the public names are in `axcollector.api`.
+"""
+
+__version__ = "0.1.0"

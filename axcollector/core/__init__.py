@@ -1,0 +1,1 @@
+"""Everything that decides: pure, without I/O, clock, thread, Deferred or logging; `now` is an argument."""

@@ -1,0 +1,161 @@
+"""Every way axcollector says no or fails.
+
+    AxcollectorError
+     ├── Refusal                 an ingest request is not taken; has an HTTP status, a code, a reason
+     │    ├── Rejected           the client's fault (4xx)
+     │    ├── NotReady           no snapshot yet (500)
+     │    ├── LookupFailed       the registry could not be asked (500)
+     │    ├── Overloaded         no room in memory; come again (503)
+     │    └── SpoolFailed        no room on disk, or a write failed; come again (503)
+     ├── ConfigError             a configuration that cannot be used
+     ├── DirectoryInUse          another process has the data directory
+     ├── RegistryError           the registry, or a change asked of it, is unusable
+     └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
+          └── Paused             somebody is unavailable; costs no attempt
+               ├── EndpointUnavailable   the signer or a store host
+               └── TenantRefused         the signer refuses this tenant
+
+The core raises, shells translate: the status, code and reason of a `Refusal` are those of SPEC section 2.
+"""
+
+from typing import ClassVar, Final
+
+STATUS_OF_CODE: Final = {
+    "NOT_FOUND": 404,
+    "METHOD_NOT_ALLOWED": 405,
+    "UNAUTHORIZED": 401,
+    "FORBIDDEN": 403,
+    "PAYLOAD_TOO_LARGE": 413,
+    "UNSUPPORTED_CONTENT_TYPE": 400,
+    "UNSUPPORTED_CONTENT_ENCODING": 400,
+    "UNKNOWN_SCOPE": 400,
+    "BAD_DATA": 400,
+    "MISSING_FIELD": 400,
+    "NO_RECORDS": 400,
+}
+"""The HTTP status of each code with which a request is rejected."""
+
+
+class AxcollectorError(Exception):
+    """Base of all errors that axcollector raises on purpose."""
+
+
+class Refusal(AxcollectorError):
+    """An ingest request is not taken.
+
+    Attributes:
+        status: The HTTP status that says so.
+        code: The `errorCode` of the answer.
+        reason: One sentence for the client.
+        retry_after: Seconds after which to try again, or None where trying again is of no use.
+    """
+
+    status: int
+    code: str
+    retry_after: float | None = None
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Rejected(Refusal):
+    """The request is at fault: sending it again unchanged will fail again."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.status = STATUS_OF_CODE[code]
+
+
+class NotReady(Refusal):
+    """No snapshot has come yet, so no tenant is known."""
+
+    status = 500
+    code = "INTERNAL_SERVER_ERROR"
+
+    def __init__(self) -> None:
+        super().__init__("Service is not initialized completely")
+
+
+class LookupFailed(Refusal):
+    """The registry could not be asked for a tenant or a developer."""
+
+    status = 500
+    code = "INTERNAL_SEARCH_ERROR"
+
+
+class Overloaded(Refusal):
+    """Too much is waiting already; nothing of this batch was kept."""
+
+    status = 503
+    code = "OVERLOADED"
+    DEFAULT_RETRY_AFTER: ClassVar[float] = 1.0
+
+    def __init__(self, reason: str, retry_after: float = DEFAULT_RETRY_AFTER) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class SpoolFailed(Refusal):
+    """The spool cannot take the batch: no room on disk, or a write or fsync failed."""
+
+    status = 503
+    code = "STORAGE_UNAVAILABLE"
+    DEFAULT_RETRY_AFTER: ClassVar[float] = 5.0
+
+    def __init__(self, reason: str, retry_after: float = DEFAULT_RETRY_AFTER) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class ConfigError(AxcollectorError):
+    """A configuration cannot be used; the message names the key, the value and what is allowed."""
+
+
+class DirectoryInUse(AxcollectorError):
+    """Another process works in the data directory.
+
+    Attributes:
+        path: The lock file.
+        pid: The holder's process id, or None where it could not be read.
+    """
+
+    def __init__(self, path: str, pid: int | None) -> None:
+        holder = f"process {pid}" if pid is not None else "another process"
+        super().__init__(
+            f"{holder} already works in this data directory (lock file {path});"
+            " stop it, or give this one a local_storage_path of its own"
+        )
+        self.path = path
+        self.pid = pid
+
+
+class RegistryError(AxcollectorError):
+    """The registry file cannot be used, or what is asked of it makes no sense; the message says which file."""
+
+
+class UploadFailed(AxcollectorError):
+    """A file could not be delivered this time; counts as an attempt of its bucket."""
+
+
+class Paused(UploadFailed):
+    """An authority asks for a pause: its files wait, and no attempt is counted.
+
+    Attributes:
+        authority: Who is unavailable: `signer`, a store host, or a tenant at the signer.
+        retry_after: Seconds it asked for, or None where it said nothing.
+    """
+
+    def __init__(self, authority: str, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.authority = authority
+        self.retry_after = retry_after
+
+
+class EndpointUnavailable(Paused):
+    """The signer, or a store host, cannot be reached or asks for a pause."""
+
+
+class TenantRefused(Paused):
+    """The signer does not sign for this tenant at present (403)."""

@@ -1,0 +1,80 @@
+"""The values that everything speaks of: tenants, developer info, batches, intervals, buckets."""
+
+from dataclasses import dataclass
+from typing import Final, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """An organization and environment, and the id under which the registry keeps its developers.
+
+    Attributes:
+        id: `data_scope.scope`: the `tenant_id` of the registry's other tables.
+        organization: The organization's name.
+        environment: The environment's name.
+    """
+
+    id: str
+    organization: str
+    environment: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeveloperInfo:
+    """What the catalog knows of a client id; four empty strings where it knows nothing."""
+
+    api_product: str = ""
+    developer_app: str = ""
+    developer_email: str = ""
+    developer: str = ""
+
+
+NO_DEVELOPER: Final = DeveloperInfo()
+"""The developer info of a client id that the catalog does not know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The records of one request, validated and enriched: kept whole or not at all.
+
+    Attributes:
+        tenant: Whose records they are.
+        lines: The records as UTF-8 JSON lines, each ending in a newline.
+        count: How many records there are, at least 1.
+    """
+
+    tenant: Tenant
+    lines: bytes
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Interval:
+    """A fixed slice of wall-clock time, in seconds since the epoch: start included, end not."""
+
+    start: int
+    end: int
+
+    @classmethod
+    def containing(cls, now: float, length_seconds: int) -> Self:
+        """The interval that `now` (seconds since the epoch) falls in; intervals are multiples of their length."""
+        start = int(now // length_seconds) * length_seconds
+        return cls(start, start + length_seconds)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BucketName:
+    """One tenant's records of one interval, by name.
+
+    Attributes:
+        start: The interval's start, in seconds since the epoch.
+        organization: The organization's name, as it is (not as it stands in directory names).
+        environment: The environment's name, likewise.
+    """
+
+    start: int
+    organization: str
+    environment: str

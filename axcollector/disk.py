@@ -1,0 +1,190 @@
+"""The hands: what POSIX offers to make things durable. Blocking; runs in work threads.
+
+A file's content is durable once `AppendFile.sync` has returned, its name once the directory that holds it has been
+synced. `Disk` is a class, and everyone gets one as an argument, so that tests can hand in one that forgets what was
+not synced.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO, Self
+
+from axcollector.core.errors import DirectoryInUse
+
+DIRECTORY_MODE = 0o700
+FILE_MODE = 0o600
+
+
+class AppendFile:
+    """A file that is written at its end only."""
+
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of `data`.
+
+        Raises:
+            OSError: Some of it may have been written.
+        """
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(self._descriptor, rest) :]
+
+    def sync(self) -> None:
+        """Bring what was written to stable storage."""
+        os.fdatasync(self._descriptor)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file back to its first `size` bytes."""
+        os.ftruncate(self._descriptor, size)
+
+    def close(self) -> None:
+        """Close it, without syncing."""
+        os.close(self._descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Disk:
+    """The file system, as far as the spool needs it. Paths are strings; every method may raise `OSError`."""
+
+    def create(self, path: str) -> AppendFile:
+        """A new, empty file that only its owner may read. Its name is durable after `sync_directory` only."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        return AppendFile(path, os.open(path, flags, FILE_MODE))
+
+    def open(self, path: str) -> BinaryIO:
+        """A file of ours to read; symbolic links are not followed."""
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb", buffering=0)
+
+    def make_directory(self, path: str) -> None:
+        """A new directory that only its owner may enter; its parent is there."""
+        os.mkdir(path, DIRECTORY_MODE)
+
+    def names(self, directory: str) -> list[str]:
+        """What lies in a directory, sorted."""
+        return sorted(os.listdir(directory))
+
+    def is_directory(self, path: str) -> bool:
+        """Whether it is a directory itself (not a link to one)."""
+        try:
+            return stat.S_ISDIR(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def exists(self, path: str) -> bool:
+        """Whether anything of that name is there."""
+        return os.path.lexists(path)
+
+    def size(self, path: str) -> int:
+        """A file's size in bytes."""
+        return os.lstat(path).st_size
+
+    def rename(self, source: str, target: str) -> None:
+        """Rename a file or a directory; a file of the target's name is replaced."""
+        os.rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def remove_directory(self, path: str) -> None:
+        """Remove an empty directory."""
+        os.rmdir(path)
+
+    def sync_directory(self, path: str) -> None:
+        """Bring the names in a directory to stable storage."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def free_share(self, path: str) -> float:
+        """The share of the file system below `path` that may still be written, 0 to 1."""
+        facts = os.statvfs(path)
+        return facts.f_bavail / facts.f_blocks if facts.f_blocks else 1.0
+
+
+def ensure_directory(disk: Disk, path: str) -> None:
+    """Make a directory and those above it where they are missing, durably."""
+    if disk.is_directory(path) or os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent != path:
+        ensure_directory(disk, parent)
+    with contextlib.suppress(FileExistsError):
+        disk.make_directory(path)
+    disk.sync_directory(parent)
+
+
+def remove_tree(disk: Disk, path: str) -> None:
+    """Remove a directory and all below it; links in it are removed, not followed."""
+    for name in disk.names(path):
+        below = os.path.join(path, name)
+        if disk.is_directory(below):
+            remove_tree(disk, below)
+        else:
+            disk.unlink(below)
+    disk.remove_directory(path)
+
+
+def write_durably(disk: Disk, path: str, content: bytes) -> None:
+    """Replace a small file's content in one step: after a crash it is the old or the new one, whole."""
+    draft = path + ".new"
+    with contextlib.suppress(FileNotFoundError):
+        disk.unlink(draft)
+    with disk.create(draft) as file:
+        file.write(content)
+        file.sync()
+    disk.rename(draft, path)
+    disk.sync_directory(os.path.dirname(path))
+
+
+def read_slices(file: BinaryIO, slice_bytes: int = 1 << 18) -> Iterator[bytes]:
+    """A file's content, slice by slice, to its end."""
+    while data := file.read(slice_bytes):
+        yield data
+
+
+class Lock:
+    """Holds a data directory for one owner, until released or until the process ends, however it ends."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._descriptor: int | None = None
+
+    def acquire(self) -> None:
+        """Take it, and note our process id in it.
+
+        Raises:
+            DirectoryInUse: Somebody has it.
+        """
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except OSError as exc:
+            pid = os.pread(descriptor, 32, 0).strip()
+            os.close(descriptor)
+            if exc.errno not in {errno.EAGAIN, errno.EACCES}:
+                raise
+            raise DirectoryInUse(self._path, int(pid) if pid.isdigit() else None) from exc
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Give it back; the file stays, because removing it would race with the next owner."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

@@ -1,0 +1,207 @@
+"""Pieces of service machinery that know nothing of axcollector: periodic work, ordered start and stop, a work thread.
+
+Twisted's own pieces differ where it matters here: a `LoopingCall` ends silently with its first exception, a
+`MultiService` stops all children at once and waits for none, and stopping a `ThreadPool` blocks the reactor
+until its threads have ended, however long their work takes.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar, cast
+
+from twisted.application.service import IService, Service
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+class Worker(Protocol):
+    """Somebody who runs blocking functions, one after the other, in the order they were given."""
+
+    def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
+        """Run `function(*arguments)`. Fires with its result or fails with what it raised; cancelling forgets it."""
+        ...
+
+
+class Periodic(Service):
+    """Calls `work` every so often; a failure is logged and counted, and the next call comes all the same.
+
+    Attributes:
+        failures: How many calls have failed.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, interval_seconds: float, name: str, work: Callable[[], object]) -> None:
+        """Prepare the work.
+
+        Args:
+            clock: What tells and schedules time.
+            interval_seconds: From the start of one call to that of the next; calls never overlap, late ones fall out.
+            name: What the work is called in logs.
+            work: Called without arguments; a call that returns a Deferred or a coroutine lasts until that is done.
+        """
+        self._clock = clock
+        self._interval = interval_seconds
+        self._work = work
+        self._loop: LoopingCall | None = None
+        self._running: defer.Deferred[object] | None = None
+        self.name = name
+        self.failures = 0
+
+    def startService(self) -> None:
+        """Start calling, the first time at once."""
+        self.running = True
+        # Built here, because building one imports the global reactor unless a clock is set at once.
+        self._loop = LoopingCall(self._guarded)
+        self._loop.clock = self._clock
+        self._loop.start(self._interval, now=True)
+
+    async def _run(self) -> None:
+        try:
+            result = self._work()
+            if isinstance(result, defer.Deferred) or hasattr(result, "__await__"):
+                await cast("defer.Deferred[object]", result)
+        except defer.CancelledError:
+            pass
+        except Exception:  # noqa: BLE001 - the edge where periodic work's failures are logged
+            self.failures += 1
+            self._log.failure("periodic work {name} failed; it goes on at its next time", name=self.name)
+
+    def _guarded(self) -> "defer.Deferred[object]":
+        self._running = defer.ensureDeferred(self._run())
+        self._running.addBoth(self._forget)
+        return self._running
+
+    def _forget(self, result: object) -> object:
+        self._running = None
+        return result
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Call no more. Fires when a call under way has ended."""
+        self.running = False
+        ended: defer.Deferred[None] = defer.Deferred()
+        if self._loop is not None and self._loop.running:
+            self._loop.stop()
+        if self._running is None:
+            ended.callback(None)
+        else:
+            self._running.addBoth(lambda _: ended.callback(None))
+        return ended
+
+
+class InOrder(Service):
+    """Services started one after the other, and stopped in the opposite order, each waited for."""
+
+    def __init__(self, services: Sequence[IService]) -> None:
+        self._services = tuple(services)
+        self._started: list[IService] = []
+
+    def startService(self) -> None:
+        """Start each in turn; where one raises, those started before it are told to stop, and it is raised on."""
+        self.running = True
+        try:
+            for service in self._services:
+                service.startService()
+                self._started.append(service)
+        except BaseException:
+            self.stopService()
+            raise
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Stop each in turn, the last first. Fires when all have stopped; fails with the first failure, at the end."""
+        self.running = False
+        return defer.ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        first: Failure | None = None
+        while self._started:
+            service = self._started.pop()
+            try:
+                await defer.maybeDeferred(service.stopService)
+            except Exception:  # noqa: BLE001 - the others are to be stopped all the same
+                first = first or Failure()
+        if first is not None:
+            first.raiseException()
+
+
+_Job = tuple[Callable[..., Any], tuple[object, ...], "defer.Deferred[Any]"]
+
+
+class WorkThread(Service):
+    """One thread that runs blocking functions in the order they were given; a `Worker`.
+
+    It is a daemon: work that never ends (a hung disk) keeps neither `stopService` waiting for longer than its
+    caller does nor the process alive, and whoever uses it must leave nothing half done by being cut off.
+    """
+
+    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
+        self._reactor = reactor
+        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+        self._idle: list[defer.Deferred[None]] = []
+        self._unfinished = 0
+        self.name = name
+
+    def startService(self) -> None:
+        """Start the thread."""
+        self.running = True
+        self._jobs = queue.SimpleQueue()
+        threading.Thread(target=self._loop, args=(self._jobs,), name=f"axcollector {self.name}", daemon=True).start()
+
+    def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
+        """Run `function(*arguments)` in the thread.
+
+        Fires with its result, in the reactor thread. Fails with what it raised, or with `CancelledError` when
+        the thread is not running. Cancelling forgets the result; the function runs all the same.
+        """
+        result: defer.Deferred[T] = defer.Deferred()
+        if self._jobs is None:
+            result.errback(defer.CancelledError(f"the thread {self.name} is not running"))
+            return result
+        self._unfinished += 1
+        self._jobs.put((function, arguments, result))
+        return result
+
+    def _loop(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
+        while (job := jobs.get()) is not None:
+            function, arguments, result = job
+            outcome: object
+            try:
+                outcome = function(*arguments)
+            except BaseException:  # noqa: BLE001 - handed to the caller
+                outcome = Failure()
+            self._reactor.callFromThread(self._settle, result, outcome)
+            del job, function, arguments, result, outcome
+
+    def _settle(self, result: "defer.Deferred[Any]", outcome: object) -> None:
+        self._unfinished -= 1
+        if isinstance(outcome, Failure):
+            result.errback(outcome)
+        else:
+            result.callback(outcome)
+        if not self._unfinished:
+            waiting, self._idle = self._idle, []
+            for waiter in waiting:
+                waiter.callback(None)
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Take no more work. Fires when what was given before is done; cancelling stops the waiting only."""
+        self.running = False
+        if self._jobs is not None:
+            self._jobs.put(None)
+            self._jobs = None
+        done: defer.Deferred[None] = defer.Deferred(self._forget_waiter)
+        if self._unfinished:
+            self._idle.append(done)
+        else:
+            done.callback(None)
+        return done
+
+    def _forget_waiter(self, waiter: "defer.Deferred[None]") -> None:
+        if waiter in self._idle:
+            self._idle.remove(waiter)

@@ -1,0 +1,54 @@
+"""Packaging of axcollector; the tools' settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+
+setup(
+    name="axcollector",
+    version="0.1.0",
+    description="Collects API-traffic records from gateways and delivers them to object storage, losing none.",
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    # The plugin lies in Twisted's namespace: twisted/ and twisted/plugins/ have no __init__.py.
+    packages=[*find_packages(include=["axcollector", "axcollector.*"]), "twisted.plugins"],
+    package_data={"axcollector": ["py.typed"]},
+    zip_safe=False,
+    install_requires=[
+        "Twisted[tls]>=24.7.0",
+        "klein>=24.8.0",
+        "treq>=24.9.1",
+        "msgspec>=0.19.0",
+        "PyYAML>=6.0.1",
+        # No wheels elsewhere; the standard library's zlib serves there.
+        'isal>=1.7.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
+        'zlib-ng>=0.5.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
+    ],
+    extras_require={
+        "test": [
+            "coverage>=7.6",
+            "hypothesis>=6.115",
+            "mypy>=1.15",
+            "mypy-zope>=1.0.9",
+            "pytest>=8.3",
+            "pytest-twisted>=1.14.3",
+            "ruff>=0.9",
+            "sphinx>=8.0",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["axcollector = axcollector.cli:main"]},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Framework :: Twisted",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
+    ],
+)
