@@ -1,0 +1,176 @@
+r"""The journal's format: frames out, whole frames in, whatever the damage.
+
+A journal is a run of frames. A frame is
+
+    magic      4 bytes   b"\xabAXF"; its first byte begins no UTF-8 text and no gzip member
+    version    1 byte    1
+    tenant     2 bytes   length of the tenant's name, then below the name itself
+    sequence   4 bytes   0 for the journal's first frame, then one more for each
+    records    4 bytes   how many lines the member holds
+    length     4 bytes   of the member
+    CRC        4 bytes   CRC-32 of the member as it stands here (its own trailer has that of its content)
+    (name)               the tenant's, as `layout.tenant_directory` writes it
+    CRC        4 bytes   CRC-32 of all the above, begun with the journal's identity
+    (member)             the records as JSON lines: one whole gzip member
+
+with numbers in network order. What a reader may conclude, of a journal cut or damaged anywhere:
+
+* A frame whose two CRCs agree is what was written, whole: its batches are all there. Nothing else is ever taken.
+* A frame is taken once: copies of it, wherever they stand, have a sequence number that was seen. Frames of another
+  journal (stale blocks of a deleted file) fail the header's CRC, which begins with the identity.
+* Damage costs the frames it touches and no others: reading goes on at the next magic behind which a header is good.
+  A header's good CRC proves its length, so no frame is skipped by trusting a damaged one; where only the member is
+  damaged, the next frame is looked for from just behind the header on, so a wrong cut loses nothing.
+* Bytes that belong to no frame are counted. Behind the last good frame they are what a crash leaves (`torn`); before
+  a good frame they are damage (`damaged`).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+MAGIC: Final = b"\xabAXF"
+VERSION: Final = 1
+_HEAD: Final = struct.Struct(">4sBHIIII")
+_CRC: Final = struct.Struct(">I")
+MAX_MEMBER_BYTES: Final = 1 << 30
+"""No writer makes larger members; a header that says so is not believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A whole frame.
+
+    Attributes:
+        tenant: As `layout.tenant_directory` writes it.
+        sequence: Its number in the journal.
+        records: How many lines the member holds.
+        offset: Where its member begins in the journal, in bytes.
+        member: The gzip member.
+    """
+
+    tenant: str
+    sequence: int
+    records: int
+    offset: int
+    member: bytes
+
+
+def write(identity: str, sequence: int, tenant: str, records: int, member: bytes) -> bytes:
+    """One frame, for the journal of this identity (`JournalName.identity`)."""
+    name = tenant.encode("ascii")
+    head = _HEAD.pack(MAGIC, VERSION, len(name), sequence, records, len(member), zlib.crc32(member)) + name
+    return b"".join([head, _CRC.pack(zlib.crc32(head, _seed(identity))), member])
+
+
+def _seed(identity: str) -> int:
+    return zlib.crc32(identity.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    tenant: str
+    sequence: int
+    records: int
+    size: int
+    length: int
+    crc: int
+
+
+class FrameReader:
+    """Finds the whole frames of one journal, fed with its content in slices of any size.
+
+    Attributes:
+        damaged: Bytes passed over that stand before a good frame.
+        torn: Bytes passed over since the last good frame; complete after `finish`.
+    """
+
+    def __init__(self, identity: str) -> None:
+        self._seed = _seed(identity)
+        self._buffer = bytearray()
+        self._position = 0  # of the buffer's first byte in the journal
+        self._seen = bytearray()  # one bit a sequence number
+        self.damaged = 0
+        self.torn = 0
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that end in `data`. Take them all before feeding more."""
+        self._buffer += data
+        return self._frames(at_end=False)
+
+    def finish(self) -> Iterator[Frame]:
+        """The frames that a damaged length had kept waiting. Nothing comes after this."""
+        yield from self._frames(at_end=True)
+        self._skip(len(self._buffer))
+
+    def _frames(self, *, at_end: bool) -> Iterator[Frame]:
+        while True:
+            self._seek_magic()
+            header = self._header()
+            if isinstance(header, _Header):
+                end = header.size + header.length
+                if len(self._buffer) >= end:
+                    yield from self._take(header)
+                elif at_end:
+                    self._skip(header.size)
+                else:
+                    return
+            elif header is _BAD or (at_end and self._buffer):
+                self._skip(1)
+            else:
+                return
+
+    def _take(self, header: _Header) -> Iterator[Frame]:
+        member = bytes(self._buffer[header.size : header.size + header.length])
+        if zlib.crc32(member) != header.crc:
+            self._skip(header.size)
+            return
+        offset = self._position + header.size
+        self._drop(header.size + header.length)
+        self.damaged += self.torn
+        self.torn = 0
+        if self._first_sight(header.sequence):
+            yield Frame(header.tenant, header.sequence, header.records, offset, member)
+
+    def _first_sight(self, sequence: int) -> bool:
+        index, bit = sequence >> 3, 1 << (sequence & 7)
+        if index >= len(self._seen):
+            self._seen.extend(bytes(index + 1 - len(self._seen)))
+        new = not self._seen[index] & bit
+        self._seen[index] |= bit
+        return new
+
+    def _seek_magic(self) -> None:
+        found = self._buffer.find(MAGIC)
+        # Without a magic, its first bytes may stand at the very end.
+        self._skip(found if found >= 0 else max(0, len(self._buffer) - len(MAGIC) + 1))
+
+    def _header(self) -> "_Header | object | None":
+        """The header at the buffer's start, `_BAD` where there is none, None where more must come to tell."""
+        if len(self._buffer) < _HEAD.size:
+            return None
+        magic, version, name_length, sequence, records, length, crc = _HEAD.unpack_from(self._buffer)
+        if magic != MAGIC or version != VERSION or length > MAX_MEMBER_BYTES:
+            return _BAD
+        head_length = _HEAD.size + name_length
+        if len(self._buffer) < head_length + _CRC.size:
+            return None
+        head = bytes(self._buffer[:head_length])
+        (expected,) = _CRC.unpack_from(self._buffer, head_length)
+        if zlib.crc32(head, self._seed) != expected:
+            return _BAD
+        tenant = head[_HEAD.size :].decode("ascii", errors="replace")
+        return _Header(tenant, sequence, records, head_length + _CRC.size, length, crc)
+
+    def _skip(self, count: int) -> None:
+        self.torn += count
+        self._drop(count)
+
+    def _drop(self, count: int) -> None:
+        del self._buffer[:count]
+        self._position += count
+
+
+_BAD: Final = object()

@@ -1,0 +1,103 @@
+"""JSON as text: the few things that a decoder does not tell, for the rare bodies that need them.
+
+The decoder of the hot path (msgspec) checks JSON exactly, but for four things (ARCHITECTURE, trap 17): it does not look
+into the UTF-8 of strings it skips, refuses a lone surrogate's escape, which JSON allows, and answers deep nesting with
+`RecursionError`. Here is what those cases need. But for `is_utf8` and `mask_surrogates`, the functions take valid JSON
+only: they look for its structure and check nothing. All are linear in the text's length.
+"""
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+_SLICE_BYTES: Final = 1 << 16
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+_ESCAPE: Final = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)", re.DOTALL
+)
+_LONE_ESCAPE_BYTES: Final = len(rb"\ud800")
+_SPACE: Final = b" \t\n\r"
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether `text` is UTF-8, checked without holding a decoded copy of it."""
+    if text.isascii():
+        return True
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(text), _SLICE_BYTES):
+            decoder.decode(text[start : start + _SLICE_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def mask_surrogates(text: bytes) -> bytes:
+    """`text` with each escape of a lone surrogate replaced by one of U+FFFD, which has the same length.
+
+    The copy is valid JSON exactly where `text` is, and has the same structure at the same places.
+    """
+
+    def masked(match: re.Match[bytes]) -> bytes:
+        escape = match[0]
+        lone = len(escape) == _LONE_ESCAPE_BYTES and escape[1:3] in {b"ud", b"uD"}
+        return rb"\uFFFD" if lone else escape
+
+    return _ESCAPE.sub(masked, text)
+
+
+def depth(text: bytes) -> int:
+    """How many levels of arrays and objects lie in one another; a scalar has 0."""
+    deepest = level = 0
+    for match in _STRUCTURE.finditer(text):
+        token = text[match.start()]
+        if token in b"{[":
+            level += 1
+            deepest = max(deepest, level)
+        elif token in b"}]":
+            level -= 1
+    return deepest
+
+
+class Member(NamedTuple):
+    """One member of an object: its key decoded, and key and value as they stand in the text."""
+
+    key: str
+    key_text: bytes
+    value: bytes
+
+
+def members(text: bytes) -> Iterator[Member]:
+    """The members of an object, in their order, repeated keys included."""
+    for item in _items(text):
+        match = _STRUCTURE.match(item)
+        assert match is not None
+        key_text = match[0]
+        value = item[item.index(b":", match.end()) + 1 :].strip(_SPACE)
+        yield Member(json.loads(key_text), key_text, value)
+
+
+def elements(text: bytes) -> Iterator[bytes]:
+    """The elements of an array, in their order, without the space around them."""
+    return _items(text)
+
+
+def _items(text: bytes) -> Iterator[bytes]:
+    """What stands between the outermost brackets' commas."""
+    level = 0
+    start = 0
+    for match in _STRUCTURE.finditer(text):
+        token = text[match.start()]
+        if token in b"{[":
+            level += 1
+            if level == 1:
+                start = match.end()
+        elif (token in b"}]" or token in b",") and level == 1:
+            if item := text[start : match.start()].strip(_SPACE):
+                yield item
+            start = match.end()
+        if token in b"}]":
+            level -= 1

@@ -1,0 +1,147 @@
+"""The journal's format: whole frames in, whatever the damage."""
+
+import random
+import zlib
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axcollector.core import deflate, frames
+
+IDENTITY = "20261124150800.20261124151000_instance_writer_1-0-0"
+
+
+def journal(lines: Iterable[tuple[str, bytes]], identity: str = IDENTITY) -> list[bytes]:
+    """The frames of a journal that holds these lines."""
+    return [
+        frames.write(identity, sequence, tenant, text.count(b"\n"), deflate.member(text))
+        for sequence, (tenant, text) in enumerate(lines)
+    ]
+
+
+def read(data: bytes, slice_bytes: int | None = None) -> tuple[list[tuple[int, str, bytes]], frames.FrameReader]:
+    """Sequence, tenant and lines of the frames in `data`, and the reader."""
+    reader = frames.FrameReader(IDENTITY)
+    found = []
+    size = slice_bytes or max(1, len(data))
+    for start in range(0, len(data), size):
+        found += list(reader.feed(data[start : start + size]))
+    found += list(reader.finish())
+    for frame in found:
+        assert frame.member == data[frame.offset : frame.offset + len(frame.member)]
+    return [(f.sequence, f.tenant, zlib.decompress(f.member, 31)) for f in found], reader
+
+
+LINES = [
+    ("acme~prod", b'{"a":1}\n'),
+    ("acme~test", b'{"b":"' + bytes(range(97, 123)) * 3 + b'"}\n{"c":3}\n'),
+    ("z%C3%BC~e", b"{}\n" * 40),
+]
+WHOLE = [(i, tenant, text) for i, (tenant, text) in enumerate(LINES)]
+
+
+@pytest.mark.parametrize("slice_bytes", [1, 7, 4096, None])
+def test_whole_journals_are_read(slice_bytes: int | None) -> None:
+    """What was written comes back, however the bytes come."""
+    found, reader = read(b"".join(journal(LINES)), slice_bytes)
+    assert found == WHOLE
+    assert (reader.damaged, reader.torn) == (0, 0)
+
+
+def test_every_truncation() -> None:
+    """A journal cut anywhere gives exactly the frames that are whole."""
+    parts = journal(LINES)
+    data = b"".join(parts)
+    for cut in range(len(data)):
+        whole = [frame for i, frame in enumerate(WHOLE) if sum(map(len, parts[: i + 1])) <= cut]
+        for slice_bytes in (1, None):
+            found, reader = read(data[:cut], slice_bytes)
+            assert found == whole
+            assert reader.damaged == 0
+            assert reader.torn == cut - sum(len(p) for p in parts[: len(whole)])
+
+
+def test_every_flipped_byte() -> None:
+    """A changed byte costs the frame that it is in, and no other."""
+    parts = journal(LINES)
+    data = b"".join(parts)
+    ends = [sum(map(len, parts[: i + 1])) for i in range(len(parts))]
+    for position in range(len(data)):
+        hit = next(i for i, end in enumerate(ends) if position < end)
+        flipped = bytearray(data)
+        flipped[position] ^= 1 + position % 255
+        for slice_bytes in (5, None):
+            found, reader = read(bytes(flipped), slice_bytes)
+            assert found == [frame for frame in WHOLE if frame[0] != hit]
+            assert (reader.damaged > 0) == (hit < len(parts) - 1)
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from(["zero", "overwrite", "duplicate", "insert", "cut out"]))
+def test_damaged_stretches(chance: random.Random, kind: str) -> None:
+    """Zeros, garbage, copies and gaps anywhere: the frames that are untouched come, each once, none altered."""
+    lines = [(f"t{i % 3}~e", b"x%d\n" % i * (1 + i % 5)) for i in range(30)]
+    parts = journal(lines)
+    data = b"".join(parts)
+    start = chance.randrange(len(data))
+    end = min(len(data), start + chance.randrange(1, 400))
+    stretch = {
+        "zero": bytes(end - start),
+        "overwrite": chance.randbytes(end - start),
+        "duplicate": data[start:end] * 2,
+        "insert": chance.randbytes(50) + data[start:end],
+        "cut out": b"",
+    }[kind]
+    damaged = data[:start] + stretch + data[end:]
+    untouched = []
+    offset = 0
+    for i, part in enumerate(parts):
+        if part in damaged and (offset + len(part) <= start or offset >= end):
+            untouched.append(i)
+        offset += len(part)
+    found, _ = read(damaged, chance.choice([3, 100, None]))
+    assert {sequence for sequence, _, _ in found} >= set(untouched)
+    assert len({sequence for sequence, _, _ in found}) == len(found)
+    for sequence, tenant, text in found:
+        assert (tenant, text) == lines[sequence]
+
+
+def test_frames_of_other_journals_are_not_taken() -> None:
+    """A stale frame of another journal, of whatever sequence, is damage."""
+    mine = journal(LINES)
+    other = journal([("acme~prod", b"stale\n")] * 5, IDENTITY.replace("1-0-0", "1-0-1"))
+    found, reader = read(mine[0] + other[4] + mine[1] + mine[2])
+    assert found == WHOLE
+    assert reader.damaged == len(other[4])
+
+
+def test_copied_frames_are_taken_once() -> None:
+    """A frame that stands twice is read once, wherever its copy stands."""
+    a, b, c = journal(LINES)
+    assert sorted(read(a + c + b + c + a)[0]) == WHOLE
+
+
+def test_absurd_lengths_are_not_believed() -> None:
+    """A header that promises more than any writer writes, though its CRC be right, costs nothing but itself."""
+    a, b, c = journal(LINES)
+    reader = frames.FrameReader(IDENTITY)
+    head = frames._HEAD.pack(frames.MAGIC, 1, 0, 9, 1, frames.MAX_MEMBER_BYTES + 1, 0)
+    absurd = head + zlib.crc32(head, zlib.crc32(IDENTITY.encode())).to_bytes(4, "big")
+    assert [f.sequence for f in reader.feed(a + absurd + b + c)] == [0, 1, 2]
+
+
+def test_a_header_that_waits_for_more_than_comes() -> None:
+    """A cut member's header does not swallow the frames that were appended behind the cut."""
+    a, b, c = journal(LINES)
+    found, reader = read(a + b[:-9] + c)
+    assert found == [WHOLE[0], WHOLE[2]]
+    assert reader.damaged == len(b) - 9
+
+
+@given(st.binary(max_size=300))
+def test_garbage_is_no_frame(data: bytes) -> None:
+    """No bytes but a writer's make a frame, and none raise."""
+    found, reader = read(data, 11)
+    assert found == []
+    assert reader.torn == len(data)
