@@ -118,13 +118,12 @@ class Disk:
 
 def ensure_directory(disk: Disk, path: str) -> None:
     """Make a directory and those above it where they are missing, durably."""
-    if disk.is_directory(path) or os.path.isdir(path):
+    if os.path.isdir(path):
         return
     parent = os.path.dirname(path)
     if parent != path:
         ensure_directory(disk, parent)
-    with contextlib.suppress(FileExistsError):
-        disk.make_directory(path)
+    disk.make_directory(path)
     disk.sync_directory(parent)
 
 

@@ -130,6 +130,22 @@ class InOrder(Service):
             first.raiseException()
 
 
+class OnStop(Service):
+    """Does nothing but call a function when it is stopped, and wait for what that returns."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        self._function = function
+
+    def startService(self) -> None:
+        """Nothing to do."""
+        self.running = True
+
+    def stopService(self) -> "defer.Deferred[object]":
+        """Call the function. Fires when the Deferred that it returned, if any, has fired."""
+        self.running = False
+        return defer.maybeDeferred(self._function)
+
+
 _Job = tuple[Callable[..., Any], tuple[object, ...], "defer.Deferred[Any]"]
 
 

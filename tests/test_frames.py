@@ -75,7 +75,8 @@ def test_every_flipped_byte() -> None:
         for slice_bytes in (5, None):
             found, reader = read(bytes(flipped), slice_bytes)
             assert found == [frame for frame in WHOLE if frame[0] != hit]
-            assert (reader.damaged > 0) == (hit < len(parts) - 1)
+            assert reader.damaged > 0 or hit == len(parts) - 1
+            assert reader.damaged + reader.torn == len(parts[hit])
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from(["zero", "overwrite", "duplicate", "insert", "cut out"]))
@@ -144,4 +145,13 @@ def test_garbage_is_no_frame(data: bytes) -> None:
     """No bytes but a writer's make a frame, and none raise."""
     found, reader = read(data, 11)
     assert found == []
-    assert reader.torn == len(data)
+    assert reader.torn + reader.damaged == len(data)
+    assert data.strip(b"\0") == b"" or reader.damaged > 0 or frames.MAGIC.startswith(data.lstrip(b"\0"))
+
+
+def test_a_zero_filled_end_is_torn() -> None:
+    """Zeros at the end are what a power loss leaves; before a frame they are damage."""
+    a, b, c = journal(LINES)
+    assert (read(a + bytes(5000))[1].torn, read(a + bytes(5000))[1].damaged) == (5000, 0)
+    assert (read(a + bytes(5000) + b, 9)[1].torn, read(a + bytes(5000) + b, 9)[1].damaged) == (0, 5000)
+    assert read(a + b + c[:40] + bytes(100))[1].damaged > 0

@@ -21,8 +21,8 @@ with numbers in network order. What a reader may conclude, of a journal cut or d
 * Damage costs the frames it touches and no others: reading goes on at the next magic behind which a header is good.
   A header's good CRC proves its length, so no frame is skipped by trusting a damaged one; where only the member is
   damaged, the next frame is looked for from just behind the header on, so a wrong cut loses nothing.
-* Bytes that belong to no frame are counted. Behind the last good frame they are what a crash leaves (`torn`); before
-  a good frame they are damage (`damaged`).
+* Bytes that belong to no frame are counted: as `torn` where they stand at the end and are what a crash leaves there, a
+  frame cut short or zeros; else as `damaged`.
 """
 
 import struct
@@ -35,6 +35,7 @@ MAGIC: Final = b"\xabAXF"
 VERSION: Final = 1
 _HEAD: Final = struct.Struct(">4sBHIIII")
 _CRC: Final = struct.Struct(">I")
+_LONGEST_HEADER: Final = _HEAD.size + 255 + _CRC.size
 MAX_MEMBER_BYTES: Final = 1 << 30
 """No writer makes larger members; a header that says so is not believed."""
 
@@ -83,8 +84,8 @@ class FrameReader:
     """Finds the whole frames of one journal, fed with its content in slices of any size.
 
     Attributes:
-        damaged: Bytes passed over that stand before a good frame.
-        torn: Bytes passed over since the last good frame; complete after `finish`.
+        damaged: Bytes that belong to no frame, but those in `torn`.
+        torn: Bytes at the end that are zeros or a frame cut short; complete after `finish`.
     """
 
     def __init__(self, identity: str) -> None:
@@ -103,24 +104,22 @@ class FrameReader:
     def finish(self) -> Iterator[Frame]:
         """The frames that a damaged length had kept waiting. Nothing comes after this."""
         yield from self._frames(at_end=True)
-        self._skip(len(self._buffer))
 
     def _frames(self, *, at_end: bool) -> Iterator[Frame]:
         while True:
-            self._seek_magic()
+            self._seek_magic(at_end=at_end)
             header = self._header()
-            if isinstance(header, _Header):
-                end = header.size + header.length
-                if len(self._buffer) >= end:
-                    yield from self._take(header)
-                elif at_end:
-                    self._skip(header.size)
-                else:
-                    return
-            elif header is _BAD or (at_end and self._buffer):
+            if isinstance(header, _Header) and len(self._buffer) >= header.size + header.length:
+                yield from self._take(header)
+            elif header is _BAD:
                 self._skip(1)
-            else:
+            elif not (at_end and self._buffer):
                 return
+            elif self._buffer.find(MAGIC, 1) < 0 and (header or len(self._buffer) < _LONGEST_HEADER):
+                self.torn += len(self._buffer)
+                self._drop(len(self._buffer))
+            else:
+                self._skip(header.size if isinstance(header, _Header) else 1)
 
     def _take(self, header: _Header) -> Iterator[Frame]:
         member = bytes(self._buffer[header.size : header.size + header.length])
@@ -142,10 +141,16 @@ class FrameReader:
         self._seen[index] |= bit
         return new
 
-    def _seek_magic(self) -> None:
+    def _seek_magic(self, *, at_end: bool) -> None:
+        """Pass over what stands before the next magic; the buffer's last bytes may be the first of one."""
         found = self._buffer.find(MAGIC)
-        # Without a magic, its first bytes may stand at the very end.
-        self._skip(found if found >= 0 else max(0, len(self._buffer) - len(MAGIC) + 1))
+        if found < 0:
+            kept = next(n for n in range(len(MAGIC) - 1, -1, -1) if self._buffer.endswith(MAGIC[:n]))
+            found = len(self._buffer) - kept
+            if at_end and kept and not found:
+                self.torn += kept
+                self._drop(kept)
+        self._skip(found)
 
     def _header(self) -> "_Header | object | None":
         """The header at the buffer's start, `_BAD` where there is none, None where more must come to tell."""
@@ -165,7 +170,11 @@ class FrameReader:
         return _Header(tenant, sequence, records, head_length + _CRC.size, length, crc)
 
     def _skip(self, count: int) -> None:
-        self.torn += count
+        if self._buffer[:count].strip(b"\0"):
+            self.damaged += self.torn + count
+            self.torn = 0
+        else:
+            self.torn += count
         self._drop(count)
 
     def _drop(self, count: int) -> None:

@@ -1,0 +1,101 @@
+"""Closing: on the clock, has the journals of intervals that are over finished and split, and what a crash left too.
+
+The ticks are only a heartbeat: what is due follows from the wall clock and from what lies in the directories, so a
+late tick, drift or a step of the clock can delay a bucket but not misplace a record.
+"""
+
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from axcollector.journal import JournalWriter
+from axcollector.services import Periodic, Worker
+from axcollector.splitter import Splitter
+from axcollector.spool import Spool
+
+CLOSING_TICK_SECONDS = 0.25
+RECOVERY_TICK_SECONDS = 60.0
+PAUSE_SECONDS = 5.0
+"""So long nothing is split after a split has failed: each may rewrite hundreds of megabytes before it does."""
+
+
+class Closing(Service):
+    """Closes intervals while it runs, and everything when it stops."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        worker: Worker,
+        spool: Spool,
+        writer: JournalWriter,
+        splitter: Splitter,
+        grace_seconds: float,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            clock: Tells and schedules time.
+            worker: Where splits run.
+            spool: Has the open journal finished.
+            writer: Knows which one is open.
+            splitter: The one of `tmp`.
+            grace_seconds: How long after its end an interval is closed.
+        """
+        self._clock = clock
+        self._worker = worker
+        self._spool = spool
+        self._writer = writer
+        self._splitter = splitter
+        self._grace = grace_seconds
+        self._resume_at = 0.0
+        self._heartbeat = Periodic(clock, CLOSING_TICK_SECONDS, "closing", self._tick)
+
+    def startService(self) -> None:
+        """Begin to close what is due."""
+        self.running = True
+        self._heartbeat.startService()
+
+    async def _tick(self) -> None:
+        await self._spool.finish_due()
+        now = self._clock.seconds()
+        if now >= self._resume_at:
+            failed = await self._worker.run(
+                self._splitter.work, now, self._grace, lambda name: name == self._writer.open_name
+            )
+            self._resume_at = now + PAUSE_SECONDS if failed else 0.0
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Commit and answer what waits, then split all journals, whatever their interval. Fires when that is done."""
+        self.running = False
+        return defer.ensureDeferred(self._stop())
+
+    async def _stop(self) -> None:
+        await self._heartbeat.stopService()
+        await self._spool.close()
+        await self._worker.run(self._splitter.work)
+
+
+class Recovery(Service):
+    """Splits what crashes left, in the background, until nothing is left."""
+
+    def __init__(self, clock: IReactorTime, worker: Worker, splitter: Splitter) -> None:
+        """Put the parts together; the splitter is the one of `recovered`."""
+        self._worker = worker
+        self._splitter = splitter
+        self._heartbeat = Periodic(clock, RECOVERY_TICK_SECONDS, "recovery", self._tick)
+
+    def startService(self) -> None:
+        """Begin at once."""
+        self.running = True
+        self._heartbeat.startService()
+
+    def _tick(self) -> "defer.Deferred[int]":
+        return self._worker.run(self._splitter.work)
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Fires when what is under way is done."""
+        self.running = False
+        return self._heartbeat.stopService()

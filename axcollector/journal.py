@@ -1,0 +1,175 @@
+"""The journal's writer: the writer thread's side of the spool. It owns the open journal and alone touches it.
+
+A journal takes the batches of one interval, told by the wall clock at the commit. When the interval changes, when it
+is full or when a write fails, it is finished, and it stays where it is until the splitter takes it. A failed write or
+fsync is the end of its journal: the kernel may have dropped the pages it could not write, so nothing written to that
+file later could be trusted. It is cut back to its last acknowledged byte.
+"""
+
+import contextlib
+import enum
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from axcollector.core import deflate, frames
+from axcollector.core.layout import JournalName, tenant_directory
+from axcollector.core.model import Batch, Interval
+from axcollector.disk import AppendFile, Disk
+
+FRAME_LINES_BYTES = 1 << 22
+"""So many bytes of lines go into one member; a commit of more makes several, a batch is never divided."""
+
+
+class Durability(enum.StrEnum):
+    """What an acknowledgement means."""
+
+    FSYNC = "fsync"
+    WRITE = "write"
+    MEMORY = "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPlan:
+    """What journals are to be like.
+
+    Attributes:
+        directory: Where they are made (`tmp`).
+        instance_id: Part of their names.
+        starts: Likewise.
+        worker: Likewise.
+        interval_seconds: How long an interval is.
+        max_bytes: A journal that has reached this gets no further batch.
+        durability: Whether to fsync.
+    """
+
+    directory: str
+    instance_id: str
+    starts: int
+    interval_seconds: int
+    max_bytes: int
+    durability: Durability = Durability.FSYNC
+    worker: int = 0
+
+
+@dataclass(slots=True)
+class _Journal:
+    name: JournalName
+    file: AppendFile
+    size: int = 0  # acknowledged bytes
+    frames: int = 0
+    named: bool = False  # whether its directory entry is durable
+
+
+class JournalWriter:
+    """The writer thread's side: the one open journal. Blocking; not for two threads at once.
+
+    Attributes:
+        open_name: The name of the journal that is written. Set before the file is made and cleared after it is closed,
+            so that another thread that sees a journal's file and then finds another name here knows it finished.
+    """
+
+    open_name: str | None = None
+
+    def __init__(self, disk: Disk, plan: JournalPlan) -> None:
+        self._disk = disk
+        self._plan = plan
+        self._journal: _Journal | None = None
+        self._made = 0
+
+    def write(self, batches: Sequence[Batch], now: float) -> None:
+        """Append the batches, so durably as the plan says, to the journal of the interval that `now` lies in.
+
+        Raises:
+            OSError: None of them is kept.
+        """
+        interval = Interval.containing(now, self._plan.interval_seconds)
+        if self._journal is not None and (
+            self._journal.name.interval != interval or self._journal.size >= self._plan.max_bytes
+        ):
+            self.finish()
+        journal = self._journal or self._create(interval)
+        try:
+            self._append(journal, batches)
+        except BaseException:
+            self._abandon(journal)
+            raise
+
+    def _create(self, interval: Interval) -> _Journal:
+        name = JournalName(interval, self._plan.instance_id, self._plan.starts, self._plan.worker, self._made)
+        self._made += 1  # also when it fails: a name is never used twice
+        self.open_name = name.journal
+        try:
+            file = self._disk.create(os.path.join(self._plan.directory, name.journal))
+        except BaseException:
+            self.open_name = None
+            raise
+        self._journal = _Journal(name, file)
+        return self._journal
+
+    def _append(self, journal: _Journal, batches: Sequence[Batch]) -> None:
+        parts = []
+        sequence = journal.frames
+        for tenant, lines, count in _members(batches):
+            member = deflate.member(lines)
+            parts.append(frames.write(journal.name.identity, sequence, tenant, count, member))
+            sequence += 1
+        data = b"".join(parts)
+        journal.file.write(data)
+        if self._plan.durability is Durability.FSYNC:
+            journal.file.sync()
+            if not journal.named:
+                self._disk.sync_directory(self._plan.directory)
+                journal.named = True
+        journal.size += len(data)
+        journal.frames = sequence
+
+    def _abandon(self, journal: _Journal) -> None:
+        """Cut a journal whose write failed back to what was acknowledged, and never write it again."""
+        with contextlib.suppress(OSError):
+            journal.file.truncate(journal.size)
+        with contextlib.suppress(OSError):
+            self.finish()
+
+    def finish(self) -> None:
+        """Close the open journal, if there is one; it is the splitter's from then on."""
+        journal, self._journal = self._journal, None
+        try:
+            if journal is not None:
+                journal.file.close()
+        finally:
+            self.open_name = None
+
+    def finish_over(self, now: float) -> None:
+        """Close the open journal if `now` is not in its interval."""
+        interval = Interval.containing(now, self._plan.interval_seconds)
+        if self._journal is not None and self._journal.name.interval != interval:
+            self.finish()
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Batches of one tenant that go into one member."""
+
+    lines: list[bytes] = field(default_factory=list)
+    size: int = 0
+    count: int = 0
+
+
+def _members(batches: Sequence[Batch]) -> list[tuple[str, bytes, int]]:
+    """Tenant, lines and number of records of each member that these batches make, none of them divided."""
+    done: list[tuple[str, bytes, int]] = []
+    open_members: dict[str, _Gathering] = {}
+    for batch in batches:
+        tenant = tenant_directory(batch.tenant.organization, batch.tenant.environment)
+        member = open_members.get(tenant)
+        if member is not None and member.size + len(batch.lines) > FRAME_LINES_BYTES:
+            done.append((tenant, b"".join(member.lines), member.count))
+            member = None
+        if member is None:
+            member = open_members[tenant] = _Gathering()
+        member.lines.append(batch.lines)
+        member.size += len(batch.lines)
+        member.count += batch.count
+    done.extend((tenant, b"".join(member.lines), member.count) for tenant, member in open_members.items())
+    return done

@@ -1,0 +1,92 @@
+"""The data directory as a whole: one owner, its stages, its identity, and how often it was started.
+
+{local_storage_path}/lock          held by the process that works here; holds its pid
+{local_storage_path}/instance_id   this installation's UUID, made once
+{local_storage_path}/starts        how often it was started; part of every file's name, so that none is used twice
+"""
+
+import contextlib
+import os
+from collections.abc import Callable
+
+from twisted.logger import Logger
+
+from axcollector.core.layout import Stage
+from axcollector.disk import Disk, Lock, ensure_directory, write_durably
+
+
+class Premises:
+    """A data directory of ours, from `acquire` to `release`.
+
+    Attributes:
+        instance_id: This installation's id; known once acquired.
+        starts: Which start this is, the first being 1; likewise.
+    """
+
+    _log = Logger()
+
+    def __init__(self, disk: Disk, root: str, data_directory: str) -> None:
+        """Nothing is touched yet.
+
+        Args:
+            disk: The hands.
+            root: `local_storage_path`.
+            data_directory: Where the stages are, below the root.
+        """
+        self._disk = disk
+        self._root = root
+        self._data_directory = data_directory
+        self._lock = Lock(os.path.join(root, "lock"))
+        self.instance_id = ""
+        self.starts = 0
+
+    def acquire(self, instance_id: str | None, make_id: Callable[[], str], now: float) -> None:
+        """Make what is missing and take possession.
+
+        Args:
+            instance_id: The configured id, or None: the one made at the first start.
+            make_id: Makes one.
+            now: Seconds since the epoch.
+
+        Raises:
+            DirectoryInUse: Another process, or another collector of this one, works here.
+            OSError: It cannot be made or written.
+        """
+        ensure_directory(self._disk, self._root)
+        self._lock.acquire()
+        try:
+            for stage in Stage:
+                ensure_directory(self._disk, os.path.join(self._data_directory, stage))
+            self.instance_id = instance_id or self._kept_id(make_id)
+            self.starts = self._next_start(now)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._lock.release()
+
+    def _kept_id(self, make_id: Callable[[], str]) -> str:
+        path = os.path.join(self._root, "instance_id")
+        if kept := self._read(path):
+            return kept
+        made = make_id()
+        write_durably(self._disk, path, made.encode() + b"\n")
+        return made
+
+    def _next_start(self, now: float) -> int:
+        path = os.path.join(self._root, "starts")
+        text = self._read(path)
+        if text and not (text.isascii() and text.isdigit()):
+            # Any number that was not used before will do, and the time is larger than any count.
+            self._log.error("{path} is damaged; counting goes on from the present time", path=path)
+            text = str(int(now))
+        starts = int(text or 0) + 1
+        write_durably(self._disk, path, b"%d\n" % starts)
+        return starts
+
+    def _read(self, path: str) -> str:
+        with contextlib.suppress(FileNotFoundError), self._disk.open(path) as file:
+            return file.read(128).decode(errors="replace").strip()
+        return ""

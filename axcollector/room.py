@@ -1,0 +1,84 @@
+"""Whether there is room on disk for more. Nothing is ever deleted to make room: new batches are refused instead."""
+
+import os
+from collections.abc import Iterator
+
+from twisted.logger import Logger
+
+from axcollector.core.errors import SpoolFailed
+from axcollector.core.layout import Stage
+from axcollector.disk import Disk
+
+MINIMUM_FREE_SHARE = 0.10
+"""With no quota set, new batches are refused while less than this share of the file system is free."""
+
+
+class Room:
+    """Measures the spool now and then (blocking, in a thread), and answers from the last measurement."""
+
+    _log = Logger()
+
+    def __init__(self, disk: Disk, data_directory: str, quota_bytes: int) -> None:
+        """Nothing is measured yet, so there is room.
+
+        Args:
+            disk: The hands.
+            data_directory: Where the stages are.
+            quota_bytes: How large they may be together; 0: as large as the file system's free share allows.
+        """
+        self._disk = disk
+        self._data_directory = data_directory
+        self._quota = quota_bytes
+        self._lack: str | None = None
+
+    @property
+    def lack(self) -> str | None:
+        """What is lacking, in one sentence, or None."""
+        return self._lack
+
+    def check(self) -> None:
+        """Refuse a batch while there is no room.
+
+        Raises:
+            SpoolFailed: There is none; the reason says what to do.
+        """
+        if self._lack is not None:
+            raise SpoolFailed(self._lack)
+
+    def measure(self) -> None:
+        """Look whether there is room, and log it when that has changed."""
+        lack = self._measured()
+        if lack is not None and self._lack is None:
+            self._log.error("no room: {lack}; new batches get 503", lack=lack)
+        elif lack is None and self._lack is not None:
+            self._log.info("there is room again")
+        self._lack = lack
+
+    def _measured(self) -> str | None:
+        if self._quota:
+            used = sum(self._sizes(self._data_directory))
+            if used >= self._quota:
+                return (
+                    f"the spool holds {used} bytes, its quota (spool_quota_bytes) is {self._quota}:"
+                    " see why uploads do not drain it, or raise the quota"
+                )
+        elif (free := self._disk.free_share(self._data_directory)) < MINIMUM_FREE_SHARE:
+            return (
+                f"only {free:.1%} of the spool's file system is free, {MINIMUM_FREE_SHARE:.0%} are needed:"
+                " free some, or set spool_quota_bytes"
+            )
+        return None
+
+    def _sizes(self, directory: str) -> Iterator[int]:
+        for stage in Stage:
+            yield from _sizes_below(os.path.join(directory, stage))
+
+
+def _sizes_below(directory: str) -> Iterator[int]:
+    """The sizes of all files below a directory; what vanishes meanwhile counts for nothing."""
+    for here, _, names in os.walk(directory):
+        for name in names:
+            try:
+                yield os.lstat(os.path.join(here, name)).st_size
+            except FileNotFoundError:
+                continue

@@ -1,0 +1,267 @@
+"""The splitter: turns finished journals into buckets in staging, and what a crash left likewise.
+
+It is not told about work, it finds it: whatever lies in `tmp/` and is not the open journal, or lies in `recovered/`,
+is to be split or carried on. Blocking; runs in a work thread. The steps, and what a crash after each leaves:
+
+1. What an earlier, broken-off split left beside the journal is removed, and its removal made durable.
+2. Each tenant's members are appended, as they are, to one file in `{journal}.split/{bucket}/`; files and directories
+   are made durable. Until here the journal is the truth, and the split is done anew from its start.
+3. The journal is deleted (or, where it is damaged, moved to `recovered/unreadable/`), durably. **This is the commit**:
+   from here on the split is the truth, and is only carried on.
+4. Each bucket is moved to `staging/`, and the empty split removed.
+
+A repeated split writes the same names, so nothing is delivered under two. Members of one tenant that are small on
+average are packed again into one, because a member costs some 20 bytes and its own dictionary.
+"""
+
+import array
+import contextlib
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from twisted.logger import Logger
+
+from axcollector.buckets import merge_bucket
+from axcollector.core import deflate
+from axcollector.core.frames import FrameReader
+from axcollector.core.layout import JOURNAL_SUFFIX, RECOVERED_MARK, UNREADABLE, JournalName, Stage, stamp_milliseconds
+from axcollector.disk import Disk, ensure_directory, read_slices, remove_tree
+
+SMALL_MEMBER_BYTES = 1 << 13
+"""Members smaller than this on average are packed again: larger ones gain less than a tenth."""
+_PACK_SLICE_BYTES = 1 << 20
+
+
+@dataclass(slots=True)
+class _Members:
+    """Where one tenant's members lie in a journal; numbers only, because there may be a million."""
+
+    offsets: "array.array[int]" = field(default_factory=lambda: array.array("Q"))
+    lengths: "array.array[int]" = field(default_factory=lambda: array.array("I"))
+
+    def add(self, offset: int, length: int) -> None:
+        self.offsets.append(offset)
+        self.lengths.append(length)
+
+    @property
+    def small(self) -> bool:
+        return len(self.lengths) > 1 and sum(self.lengths) < SMALL_MEMBER_BYTES * len(self.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contents:
+    """What was found in a journal."""
+
+    tenants: dict[str, _Members]
+    records: int
+    damaged: int
+    torn: int
+    blank: bool
+
+
+class Splitter:
+    """Splits what lies in one stage (`tmp` or `recovered`); each has an instance of its own."""
+
+    _log = Logger()
+
+    def __init__(self, disk: Disk, data_directory: str, stage: Stage, *, pack_all: bool) -> None:
+        """Prepare for one stage.
+
+        Args:
+            disk: The hands.
+            data_directory: Where the stages are.
+            stage: The one to work in.
+            pack_all: Whether every file is packed again (`compression: small`).
+        """
+        self._disk = disk
+        self._data_directory = data_directory
+        self._directory = os.path.join(data_directory, stage)
+        self._staging = os.path.join(data_directory, Stage.STAGING)
+        self._pack_all = pack_all
+        self._reported: set[str] = set()
+        self.splits = 0
+
+    def work(
+        self, now: float | None = None, grace_seconds: float = 0, is_open: Callable[[str], bool] = lambda _: False
+    ) -> int:
+        """Split and carry on whatever is due. How many could not be done; each of those is logged once.
+
+        Args:
+            now: Seconds since the epoch; a journal whose interval is not over since the grace is left alone. None:
+                all are due.
+            grace_seconds: How long after its end an interval's journals are taken.
+            is_open: Whether the journal of that name is still written. Asked after the names were read, so that
+                one that is made in between is no trap.
+        """
+        journals: dict[str, JournalName] = {}
+        for name in self._disk.names(self._directory):
+            with contextlib.suppress(ValueError):
+                journal = JournalName.parse(name)[0]
+                journals[journal.journal] = journal
+        due = [j for j in journals.values() if _is_due(j, now, grace_seconds) and not is_open(j.journal)]
+        return sum(not self._try(journal) for journal in due)
+
+    def _try(self, journal: JournalName) -> bool:
+        try:
+            self._finish(journal)
+        except OSError as exc:
+            if journal.journal not in self._reported:
+                self._reported.add(journal.journal)
+                self._log.error(
+                    "journal {journal} cannot be split yet: {reason}; it is kept and tried again",
+                    journal=journal.journal,
+                    reason=str(exc),
+                )
+            return False
+        self._reported.discard(journal.journal)
+        return True
+
+    def _finish(self, journal: JournalName) -> None:
+        """Do whatever of the four steps is left to do."""
+        if self._disk.exists(self._path(journal.journal)):
+            self._split(journal)
+        if self._disk.exists(self._path(journal.split)):
+            self._publish(journal)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._directory, name)
+
+    def _split(self, journal: JournalName) -> None:
+        path, split = self._path(journal.journal), self._path(journal.split)
+        if self._disk.exists(split):
+            remove_tree(self._disk, split)
+            self._disk.sync_directory(self._directory)
+        contents = self._read(path, journal)
+        if contents.tenants:
+            self._write(journal, contents)
+        self._retire(path, journal, contents)
+        self.splits += 1
+
+    def _read(self, path: str, journal: JournalName) -> _Contents:
+        tenants: dict[str, _Members] = {}
+        records = 0
+        blank = True
+        reader = FrameReader(journal.identity)
+        with self._disk.open(path) as file:
+            for data in read_slices(file):
+                blank = blank and not data.strip(b"\0")
+                for frame in reader.feed(data):
+                    tenants.setdefault(frame.tenant, _Members()).add(frame.offset, len(frame.member))
+                    records += frame.records
+        for frame in reader.finish():
+            tenants.setdefault(frame.tenant, _Members()).add(frame.offset, len(frame.member))
+            records += frame.records
+        return _Contents(tenants, records, reader.damaged, reader.torn, blank)
+
+    def _write(self, journal: JournalName, contents: _Contents) -> None:
+        split = self._path(journal.split)
+        self._disk.make_directory(split)
+        with self._disk.open(self._path(journal.journal)) as source:
+            for tenant, members in sorted(contents.tenants.items()):
+                bucket = os.path.join(split, journal.bucket_of(tenant))
+                self._disk.make_directory(bucket)
+                with self._disk.create(os.path.join(bucket, journal.file_of(tenant))) as target:
+                    pieces = _pieces(source.fileno(), members)
+                    for piece in _packed(pieces) if self._pack_all or members.small else pieces:
+                        target.write(piece)
+                    target.sync()
+                self._disk.sync_directory(bucket)
+        self._disk.sync_directory(split)
+        self._disk.sync_directory(self._directory)
+
+    def _retire(self, path: str, journal: JournalName, contents: _Contents) -> None:
+        """The commit: from here on the journal is no longer the truth."""
+        unreadable = not contents.tenants and not contents.blank
+        if contents.damaged or unreadable:
+            kept = os.path.join(self._data_directory, Stage.RECOVERED, UNREADABLE)
+            ensure_directory(self._disk, kept)
+            self._disk.rename(path, os.path.join(kept, journal.journal))
+            self._disk.sync_directory(kept)
+            self._log.error(
+                "journal {journal} is damaged: {records} records were read, {damaged} bytes were not;"
+                " it is kept in {kept}",
+                journal=journal.journal,
+                records=contents.records,
+                damaged=contents.damaged + contents.torn,
+                kept=kept,
+            )
+        else:
+            self._disk.unlink(path)
+        self._disk.sync_directory(self._directory)
+        if contents.tenants:
+            self._log.info(
+                "journal {journal} was split: {records} records of {tenants} tenants",
+                journal=journal.journal,
+                records=contents.records,
+                tenants=len(contents.tenants),
+            )
+
+    def _publish(self, journal: JournalName) -> None:
+        """Move the buckets of a split whose journal is gone to staging."""
+        split = self._path(journal.split)
+        for bucket in self._disk.names(split):
+            merge_bucket(self._disk, os.path.join(split, bucket), self._staging)
+        self._disk.remove_directory(split)
+        self._disk.sync_directory(self._directory)
+
+
+def _is_due(journal: JournalName, now: float | None, grace_seconds: float) -> bool:
+    """Whether an interval is over; one that lies ahead was written before the clock was set back, and is over too."""
+    if now is None:
+        return True
+    interval = journal.interval
+    return now >= interval.end + grace_seconds or now < interval.start
+
+
+def _pieces(descriptor: int, members: _Members) -> Iterable[bytes]:
+    """A tenant's members, one after the other, read where they lie."""
+    for offset, length in zip(members.offsets, members.lengths, strict=True):
+        data = os.pread(descriptor, length, offset)
+        if len(data) != length:
+            message = f"{length} bytes at {offset} were there and are not"
+            raise OSError(message)
+        yield data
+
+
+def _packed(pieces: Iterable[bytes]) -> Iterable[bytes]:
+    """The same content as one member, as small as `gzip -6` makes it; in constant memory."""
+    packer = deflate.packer()
+    for member in pieces:
+        reader = deflate.decompressor()
+        data = member
+        while not reader.eof:
+            yield packer.compress(reader.decompress(data, _PACK_SLICE_BYTES))
+            data = reader.unconsumed_tail
+    yield packer.flush()
+
+
+def take_over(disk: Disk, data_directory: str, now: float) -> int:
+    """Move what a crash left in `tmp/` to `recovered/`, before anything else is opened. How many things were moved.
+
+    A split beside its journal is worth nothing, and is removed first, durably: alone it would be taken for the truth.
+    """
+    source = os.path.join(data_directory, Stage.TMP)
+    target = os.path.join(data_directory, Stage.RECOVERED)
+    names = disk.names(source)
+    broken_off = [name for name in names if name.removesuffix(".split") + JOURNAL_SUFFIX in names]
+    for name in broken_off:
+        remove_tree(disk, os.path.join(source, name))
+    if broken_off:
+        disk.sync_directory(source)
+    left = [name for name in names if name not in broken_off]
+    for name in left:
+        disk.rename(os.path.join(source, name), os.path.join(target, _recovered_name(name, now)))
+    if left:
+        disk.sync_directory(target)
+        disk.sync_directory(source)
+    return len(left)
+
+
+def _recovered_name(name: str, now: float) -> str:
+    try:
+        journal, _ = JournalName.parse(name)
+    except ValueError:
+        return name if RECOVERED_MARK in name else f"{name}{RECOVERED_MARK}{stamp_milliseconds(now)}"
+    found = journal.found(now)
+    return found.journal if name == journal.journal else found.split

@@ -1,0 +1,143 @@
+"""The spool: makes batches durable, one write and one fsync for all that wait, whatever tenants they are of.
+
+This is the reactor's side: it keeps who waits (`GroupCommit`), gives the writer thread one group at a time, and tells
+each waiter how it went. The thread's side, which owns the journal, is `JournalWriter`.
+"""
+
+from collections.abc import Callable, Sequence
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from axcollector.core.commit import Entry, GroupCommit
+from axcollector.core.errors import Overloaded, SpoolFailed
+from axcollector.core.model import Batch
+from axcollector.journal import JournalWriter
+from axcollector.services import Worker
+
+_Waiter = Callable[[Failure | None], None]
+
+
+class Spool:
+    """The reactor's side: takes batches, and says when each is durable."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        worker: Worker,
+        writer: JournalWriter,
+        group: GroupCommit[_Waiter],
+        *,
+        wait: bool = True,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            clock: Tells the wall-clock time.
+            worker: The writer thread.
+            writer: What it runs.
+            group: Who waits.
+            wait: Whether `submit` waits for the write; not, with `durability: memory`.
+        """
+        self._clock = clock
+        self._worker = worker
+        self._writer = writer
+        self._group = group
+        self._wait = wait
+        self._closing: defer.Deferred[None] | None = None
+        self.failing = False
+        self.commits = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many batches wait for a commit."""
+        return self._group.waiting
+
+    def check_room(self) -> None:
+        """Refuse what could not be taken now.
+
+        Raises:
+            Overloaded: Too much waits, or the spool is closed.
+        """
+        if self._closing is not None:
+            raise Overloaded("The service is stopping", Overloaded.DEFAULT_RETRY_AFTER)
+        self._group.check_room()
+
+    def submit(self, batch: Batch) -> "defer.Deferred[None]":
+        """Make a batch durable.
+
+        Fires when it is. Fails with `Overloaded` at once where too much waits, with `SpoolFailed` where the write
+        failed; then nothing of it is kept. Cancelling forgets the waiter and nothing more: the batch may be kept.
+        """
+        result: defer.Deferred[None] = defer.Deferred()
+        try:
+            self.check_room()
+        except Overloaded:
+            result.errback(Failure())
+            return result
+
+        def settle(failure: Failure | None) -> None:
+            if result.called:
+                return
+            if failure is None:
+                result.callback(None)
+            else:
+                result.errback(failure)
+
+        self._group.add(batch, settle)
+        if not self._wait:
+            result.callback(None)
+        self._commit()
+        return result
+
+    def _commit(self) -> None:
+        group = self._group.take()
+        if group:
+            batches = [entry.batch for entry in group]
+            written = self._worker.run(self._writer.write, batches, self._clock.seconds())
+            written.addCallbacks(self._succeeded, self._failed)
+            written.addErrback(lambda failure: self._log.failure("a commit's end went wrong", failure))
+        elif self._closing is not None and not self._closing.called and not self._group.waiting:
+            self._closing.callback(None)
+
+    def _succeeded(self, _: object) -> None:
+        self.commits += 1
+        if self.failing:
+            self.failing = False
+            self._log.info("the spool can be written again")
+        self._settle(None)
+
+    def _failed(self, failure: Failure) -> None:
+        reason = failure.getErrorMessage()
+        if not failure.check(OSError):
+            self._log.failure("a commit failed", failure)
+        elif not self.failing:
+            self._log.error("the spool cannot be written: {reason}; batches get 503 until it can", reason=reason)
+        self.failing = True
+        self._settle(Failure(SpoolFailed(f"The batch could not be stored: {reason}")))
+
+    def _settle(self, failure: Failure | None) -> None:
+        group: Sequence[Entry[_Waiter]] = self._group.settled()
+        self._commit()
+        for entry in group:
+            entry.waiter(failure)
+
+    def finish_due(self) -> "defer.Deferred[None]":
+        """Finish the open journal if the present interval is another. Fires when that is done."""
+        if self._closing is not None:
+            return defer.succeed(None)
+        return self._worker.run(self._writer.finish_over, self._clock.seconds())
+
+    def close(self) -> "defer.Deferred[None]":
+        """Take no more batches. Fires when all that waited are written and answered, and the journal is finished."""
+        if self._closing is None:
+            self._closing = defer.Deferred()
+            self._commit()
+        done: defer.Deferred[None] = defer.Deferred()
+        self._closing.addCallback(lambda _: self._worker.run(self._writer.finish))
+        self._closing.addBoth(done.callback)
+        return done

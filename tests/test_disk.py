@@ -1,0 +1,116 @@
+"""The hands, on a real directory."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from axcollector.core.errors import DirectoryInUse
+from axcollector.disk import Disk, Lock, ensure_directory, read_slices, remove_tree, write_durably
+
+
+@pytest.fixture
+def disk() -> Disk:
+    """The real one."""
+    return Disk()
+
+
+def test_files_are_written_at_their_end(disk: Disk, tmp_path: Path) -> None:
+    """Created anew for their owner alone, appended to, cut back, synced."""
+    path = str(tmp_path / "f")
+    with disk.create(path) as file:
+        file.write(b"abc" * 100_000)
+        file.write(memoryview(b"def"))
+        file.sync()
+        file.truncate(4)
+        file.write(b"x")
+    assert Path(path).read_bytes() == b"abcax"
+    assert (os.stat(path).st_mode & 0o777, disk.size(path)) == (0o600, 5)
+    with pytest.raises(FileExistsError):
+        disk.create(path)
+    with disk.open(path) as reading:
+        assert list(read_slices(reading, 2)) == [b"ab", b"ca", b"x"]
+
+
+def test_links_are_not_followed(disk: Disk, tmp_path: Path) -> None:
+    """Whatever a link points at is neither read nor written nor taken for a directory."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "link2").symlink_to(tmp_path / "file")
+    assert (disk.is_directory(str(tmp_path / "real")), disk.is_directory(str(tmp_path / "link"))) == (True, False)
+    assert disk.is_directory(str(tmp_path / "nothing")) is False
+    with pytest.raises(OSError) as problem:  # noqa: PT011 - its number is checked
+        disk.open(str(tmp_path / "link2"))
+    assert problem.value.errno == errno.ELOOP
+
+
+def test_trees_are_removed(disk: Disk, tmp_path: Path) -> None:
+    """All below goes; what a link points at stays."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_bytes(b"1")
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "f").write_bytes(b"1")
+    (tree / "link").symlink_to(outside)
+    remove_tree(disk, str(tree))
+    assert not disk.exists(str(tree))
+    assert (outside / "kept").exists()
+
+
+def test_directories_are_made_with_those_above(disk: Disk, tmp_path: Path) -> None:
+    """Missing ones are made for their owner alone; one that is there stays as it is."""
+    ensure_directory(disk, str(tmp_path / "a" / "b"))
+    ensure_directory(disk, str(tmp_path / "a" / "b"))
+    assert [(tmp_path / p).stat().st_mode & 0o777 for p in ("a", "a/b")] == [0o700, 0o700]
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError):  # noqa: PT011 - FileExistsError or NotADirectoryError, as the system has it
+        ensure_directory(disk, str(tmp_path / "file" / "below"))
+
+
+def test_small_files_are_replaced_whole(disk: Disk, tmp_path: Path) -> None:
+    """The new content is there, also when an earlier attempt left its draft behind."""
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+    (tmp_path / "f.new").write_bytes(b"left behind")
+    write_durably(disk, str(path), b"new")
+    assert (path.read_bytes(), os.listdir(tmp_path)) == (b"new", ["f"])
+
+
+def test_free_share(disk: Disk, tmp_path: Path) -> None:
+    """A share is between nothing and all."""
+    assert 0 <= disk.free_share(str(tmp_path)) <= 1
+
+
+def test_one_owner(tmp_path: Path) -> None:
+    """The second is told who holds the directory; after the release it gets it."""
+    path = str(tmp_path / "lock")
+    first, second = Lock(path), Lock(path)
+    first.acquire()
+    with pytest.raises(DirectoryInUse, match=f"process {os.getpid()} already works in this data directory") as problem:
+        second.acquire()
+    assert (problem.value.path, problem.value.pid) == (path, os.getpid())
+    first.release()
+    first.release()
+    second.acquire()
+    second.release()
+
+
+def test_a_lock_without_a_pid(tmp_path: Path) -> None:
+    """A holder that did not write its pid is another process."""
+    path = str(tmp_path / "lock")
+    first = Lock(path)
+    first.acquire()
+    Path(path).write_text("")
+    with pytest.raises(DirectoryInUse, match="another process already works"):
+        Lock(path).acquire()
+    first.release()
+
+
+def test_a_lock_that_cannot_be_written(tmp_path: Path) -> None:
+    """What is wrong with the lock file itself is said as it is."""
+    (tmp_path / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        Lock(str(tmp_path / "lock")).acquire()

@@ -1,0 +1,278 @@
+"""The splitter: journals become buckets, whatever was interrupted before."""
+
+import gzip
+import os
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+from twisted.logger import LogEvent
+
+from axcollector.core import deflate, frames
+from axcollector.core.layout import JournalName, Stage
+from axcollector.core.model import Interval
+from axcollector.disk import Disk
+from axcollector.splitter import Splitter, take_over
+
+NOW = 1_480_000_092.123
+INTERVAL = Interval(1_480_000_080, 1_480_000_200)
+NAME = JournalName(INTERVAL, "id", 1, 0, 0)
+BUCKETS = {"acme~prod": "acme~prod~20161124150800", "zoo~test": "zoo~test~20161124150800"}
+LINES = [("acme~prod", b"1\n"), ("zoo~test", b"2\n"), ("acme~prod", b"3\n4\n")]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A data directory with its stages."""
+    for stage in Stage:
+        (tmp_path / stage).mkdir()
+    return tmp_path
+
+
+def journal_bytes(name: JournalName = NAME, lines: list[tuple[str, bytes]] = LINES) -> bytes:
+    """A journal of these lines, a frame each."""
+    return b"".join(
+        frames.write(name.identity, i, tenant, text.count(b"\n"), deflate.member(text))
+        for i, (tenant, text) in enumerate(lines)
+    )
+
+
+def splitter(data: Path, stage: Stage = Stage.TMP, *, pack_all: bool = False, disk: Disk | None = None) -> Splitter:
+    """A splitter of that data directory."""
+    return Splitter(disk or Disk(), str(data), stage, pack_all=pack_all)
+
+
+def staged(data: Path, stage: str = "staging") -> dict[str, bytes]:
+    """Bucket and file of everything staged, and the lines in it."""
+    return {
+        str(path.relative_to(data / stage)): gzip.decompress(path.read_bytes())
+        for path in sorted((data / stage).glob("*/*"))
+    }
+
+
+def expected(name: JournalName = NAME) -> dict[str, bytes]:
+    """What the lines above are split into."""
+    return {
+        f"{BUCKETS[tenant]}/{name.file_of(tenant)}": text
+        for tenant, text in (("acme~prod", b"1\n3\n4\n"), ("zoo~test", b"2\n"))
+    }
+
+
+@pytest.mark.parametrize("pack_all", [False, True])
+def test_split(data: Path, pack_all: bool) -> None:
+    """Each tenant's lines go to one file of its bucket, in their order; the journal is gone."""
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    assert splitter(data, pack_all=pack_all).work() == 0
+    assert staged(data) == expected()
+    assert list((data / "tmp").iterdir()) == []
+    modes = {path.stat().st_mode & 0o777 for path in (data / "staging").rglob("*")}
+    assert modes == {0o600, 0o700}
+
+
+def test_what_is_due(data: Path) -> None:
+    """An interval's journals are taken once it is over since the grace, or lies ahead; an open one never."""
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    work = splitter(data).work
+    for now in (INTERVAL.start, INTERVAL.end - 1, INTERVAL.end + 4.9):
+        work(now, 5)
+        assert staged(data) == {}
+    work(INTERVAL.end + 5, 5, NAME.journal.__eq__)
+    assert staged(data) == {}
+    work(INTERVAL.start - 1, 5)
+    assert staged(data) == expected()
+
+
+def test_a_bucket_that_is_there_gets_the_file_added(data: Path) -> None:
+    """Two journals of one interval make two files in one bucket."""
+    other = JournalName(INTERVAL, "id", 1, 0, 1)
+    for name in (NAME, other):
+        (data / "tmp" / name.journal).write_bytes(journal_bytes(name))
+        splitter(data).work()
+    assert staged(data) == expected() | expected(other)
+
+
+@pytest.mark.parametrize("content", [b"", bytes(5000)])
+def test_blank_journals_are_deleted(data: Path, content: bytes) -> None:
+    """A file that is empty or all zeros holds nothing, and goes."""
+    (data / "tmp" / NAME.journal).write_bytes(content)
+    assert splitter(data).work() == 0
+    assert [list((data / stage).iterdir()) for stage in Stage] == [[]] * 4
+
+
+def test_a_torn_end_costs_the_torn_frame_only(data: Path, log_events: list[LogEvent]) -> None:
+    """A frame that a crash cut off was not acknowledged: the others come, and nothing is kept besides."""
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes()[:-3])
+    splitter(data).work()
+    assert list(staged(data).values()) == [b"1\n", b"2\n"] or list(staged(data).values()) == [b"2\n", b"1\n"]
+    assert list((data / "recovered").iterdir()) == []
+    assert [e["log_level"].name for e in log_events if "splitter" in e["log_namespace"]] == ["info"]
+
+
+@pytest.mark.parametrize(("damage", "kept"), [(range(2, 9), b"2\n"), (range(10**6), None)])
+def test_damage_is_kept_for_a_person(data: Path, damage: range, kept: bytes | None, log_events: list[LogEvent]) -> None:
+    """What is whole is delivered; the damaged journal is kept besides, and reported once."""
+    content = bytearray(journal_bytes())
+    for position in damage[: len(content)]:
+        content[position] ^= 0x55
+    (data / "tmp" / NAME.journal).write_bytes(content)
+    work = splitter(data).work
+    assert (work(), work()) == (0, 0)
+    assert (data / "recovered" / "unreadable" / NAME.journal).read_bytes() == content
+    found = staged(data)
+    assert (list(found.values()) == []) if kept is None else (kept in found.values())
+    errors = [e for e in log_events if e["log_level"].name == "error"]
+    assert len(errors) == 1
+    assert (data / "tmp" / NAME.journal).exists() is False
+
+
+def test_small_members_are_packed(data: Path) -> None:
+    """A trickle of single records ends in a file that is not much larger than gzip -6 of its lines makes it."""
+    chance = random.Random(1)
+    texts = [
+        b'{"client_received_start_timestamp":%d,"n":%d}\n' % (1_480_000_000_000 + i, chance.randrange(10**6))
+        for i in range(3000)
+    ]
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes(lines=[("acme~prod", text) for text in texts]))
+    splitter(data).work()
+    (path,) = (data / "staging").glob("*/*")
+    assert gzip.decompress(path.read_bytes()) == b"".join(texts)
+    assert path.stat().st_size <= 1.25 * len(gzip.compress(b"".join(texts), 6))
+
+
+def test_large_members_are_copied(data: Path) -> None:
+    """Members that are large are not packed again, unless everything is."""
+    texts = [random.Random(i).randbytes(20_000).hex().encode() + b"\n" for i in range(3)]
+    name = NAME.journal
+    (data / "tmp" / name).write_bytes(journal_bytes(lines=[("acme~prod", text) for text in texts]))
+    splitter(data).work()
+    (path,) = (data / "staging").glob("*/*")
+    assert path.read_bytes() == b"".join(map(deflate.member, texts))
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+class CrashingDisk(Disk):
+    """A real directory that stops everything at its nth change."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def _step(self) -> None:
+        self.steps -= 1
+        if self.steps < 0:
+            raise Crash
+
+    def create(self, path: str):
+        self._step()
+        return super().create(path)
+
+    def make_directory(self, path: str) -> None:
+        self._step()
+        super().make_directory(path)
+
+    def rename(self, source: str, target: str) -> None:
+        self._step()
+        super().rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        self._step()
+        super().unlink(path)
+
+    def remove_directory(self, path: str) -> None:
+        self._step()
+        super().remove_directory(path)
+
+    def sync_directory(self, path: str) -> None:
+        self._step()
+        super().sync_directory(path)
+
+
+@pytest.mark.parametrize("stage", [Stage.TMP, Stage.RECOVERED])
+@pytest.mark.parametrize("second", [None, 1, 4, 9])
+def test_crashes_at_every_step(data: Path, stage: Stage, second: int | None) -> None:
+    """Broken off anywhere, once or twice, and started again: every line is there once, under one name."""
+    name = NAME if stage is Stage.TMP else NAME.found(NOW)
+    steps = 0
+    finished = False
+    while not finished:
+        for old in Stage:
+            shutil.rmtree(data / old)
+            (data / old).mkdir()
+        (data / stage / name.journal).write_bytes(journal_bytes(NAME))
+        try:
+            splitter(data, stage, disk=CrashingDisk(steps)).work()
+            finished = True
+        except Crash:
+            pass
+        if second is not None:
+            try:
+                take_over(CrashingDisk(second), str(data), NOW)
+                splitter(data, Stage.RECOVERED, disk=CrashingDisk(second)).work()
+            except Crash:
+                pass
+        take_over(Disk(), str(data), NOW + 1)
+        splitter(data, Stage.RECOVERED).work()
+        found = staged(data)
+        assert sorted(found.values()) == sorted(expected().values()), steps
+        assert {path.split("/")[0] for path in found} == set(BUCKETS.values())
+        assert list((data / "tmp").iterdir()) == []
+        assert list((data / "recovered").iterdir()) == []
+        steps += 1
+    assert steps > 10
+
+
+def test_take_over_names(data: Path) -> None:
+    """What a crash left is marked with the time it was found, once; foreign things too, and they stay."""
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    (data / "tmp" / "org~env~20161124150800").mkdir()
+    (data / "tmp" / "x~recoveredTS~20161124150812.123").mkdir()
+    assert take_over(Disk(), str(data), NOW) == 3
+    assert take_over(Disk(), str(data), NOW + 9) == 0
+    assert sorted(os.listdir(data / "recovered")) == [
+        NAME.journal + "~recoveredTS~20161124150812.123",
+        "org~env~20161124150800~recoveredTS~20161124150812.123",
+        "x~recoveredTS~20161124150812.123",
+    ]
+    splitter(data, Stage.RECOVERED).work()
+    assert staged(data) == expected(NAME.found(NOW))
+    assert all("_recovered_20161124150812.123.txt.gz" in path for path in staged(data))
+
+
+class FullDisk(Disk):
+    """A disk that has no room for new files."""
+
+    full = True
+
+    def create(self, path: str):
+        if self.full:
+            raise OSError(28, "No space left on device")
+        return super().create(path)
+
+
+def test_a_split_that_fails_is_tried_again(data: Path, log_events: list[LogEvent]) -> None:
+    """While the disk is full the journal stays, which is logged once; then it is split."""
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    disk = FullDisk()
+    split = splitter(data, disk=disk)
+    assert (split.work(), split.work()) == (1, 1)
+    assert (data / "tmp" / NAME.journal).exists()
+    disk.full = False
+    assert split.work() == 0
+    assert staged(data) == expected()
+    assert [e["log_level"].name for e in log_events if "splitter" in e["log_namespace"]] == ["error", "info"]
+
+
+def test_a_journal_that_shrinks_while_it_is_read(data: Path) -> None:
+    """Bytes that were there and are not any more are an error, never a short file."""
+
+    class ShrinkingDisk(Disk):
+        def make_directory(self, path: str) -> None:
+            os.truncate(data / "tmp" / NAME.journal, 10)
+            super().make_directory(path)
+
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    assert splitter(data, disk=ShrinkingDisk()).work() == 1
+    assert staged(data) == {}

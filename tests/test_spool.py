@@ -1,0 +1,326 @@
+"""The spool: batches become durable together, and a failed write harms no acknowledged one."""
+
+import errno
+import os
+import zlib
+from pathlib import Path
+
+import pytest
+from twisted.internet import defer
+from twisted.internet.task import Clock
+from twisted.logger import LogEvent
+
+from axcollector.core.commit import GroupCommit
+from axcollector.core.errors import Overloaded, SpoolFailed
+from axcollector.core.frames import FrameReader
+from axcollector.core.layout import JournalName
+from axcollector.core.model import Batch, Tenant
+from axcollector.disk import AppendFile, Disk
+from axcollector.journal import Durability, JournalPlan, JournalWriter, _members
+from axcollector.spool import Spool
+from tests.conftest import LoggedFailures
+from tests.fakes import HeldThread, SameThread, result_of
+
+ACME = Tenant("t1", "acme", "prod")
+ZOO = Tenant("t2", "zoo", "test")
+START = 1_480_000_080.0
+
+
+class FaultyFile(AppendFile):
+    """A file whose writes, syncs and truncations fail when told to."""
+
+    disk: "RecordingDisk"
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.disk.note("write", self.path)
+        if "torn" in self.disk.faults:
+            super().write(data[: len(data) // 2])
+        self.disk.fail("torn", errno.ENOSPC)
+        super().write(data)
+
+    def sync(self) -> None:
+        self.disk.note("sync", self.path)
+        self.disk.fail("sync", errno.EIO)
+        super().sync()
+
+    def truncate(self, size: int) -> None:
+        self.disk.fail("truncate", errno.EIO)
+        super().truncate(size)
+
+    def close(self) -> None:
+        super().close()
+        self.disk.fail("close", errno.EIO)
+
+
+class RecordingDisk(Disk):
+    """A real directory that notes what is done, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.faults: set[str] = set()
+        self.done: list[str] = []
+
+    def note(self, what: str, path: str) -> None:
+        """Remember that this was asked for."""
+        self.done.append(f"{what} {os.path.splitext(path)[1] or os.path.basename(path)}")
+
+    def fail(self, what: str, number: int) -> None:
+        """Fail if told to."""
+        if what in self.faults:
+            raise OSError(number, os.strerror(number))
+
+    def create(self, path: str) -> AppendFile:
+        self.fail("create", errno.EMFILE)
+        self.note("create", path)
+        file = FaultyFile(path, os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600))
+        file.disk = self
+        return file
+
+    def sync_directory(self, path: str) -> None:
+        self.note("sync", path)
+        super().sync_directory(path)
+
+
+class Fixture:
+    """A spool over a temporary directory."""
+
+    def __init__(self, directory: Path, durability: Durability = Durability.FSYNC, max_bytes: int = 1 << 20) -> None:
+        self.directory = directory
+        self.clock = Clock()
+        self.clock.advance(START)
+        self.disk = RecordingDisk()
+        self.thread = HeldThread()
+        plan = JournalPlan(str(directory), "id", 7, 120, max_bytes, durability)
+        self.writer = JournalWriter(self.disk, plan)
+        self.spool = Spool(
+            self.clock,
+            self.thread,
+            self.writer,
+            GroupCommit(10, 1 << 20),
+            wait=durability is not Durability.MEMORY,
+        )
+
+    def submit(self, text: bytes, tenant: Tenant = ACME) -> "defer.Deferred[None]":
+        """One batch of one line."""
+        return self.spool.submit(Batch(tenant, text + b"\n", 1))
+
+    def run(self) -> None:
+        """Let the writer thread do all it has to do."""
+        while self.thread.jobs:
+            self.thread.step()
+
+    def store(self, text: bytes, tenant: Tenant = ACME) -> None:
+        """One batch, made durable."""
+        waiting = self.submit(text, tenant)
+        self.run()
+        result_of(waiting)
+
+    def kept(self) -> dict[str, list[tuple[str, bytes]]]:
+        """Tenant and lines of every frame of every journal."""
+        found = {}
+        for path in sorted(self.directory.iterdir()):
+            reader = FrameReader(JournalName.parse(path.name)[0].identity)
+            members = [*reader.feed(path.read_bytes()), *reader.finish()]
+            found[path.name] = [(frame.tenant, zlib.decompress(frame.member, 31)) for frame in members]
+            assert (reader.damaged, reader.torn) == (0, 0)
+        return found
+
+
+def name(sequence: int, start: str = "20161124150800", end: str = "20161124151000") -> str:
+    """The name of a journal of the fixture."""
+    return f"{start}.{end}_id_writer_7-0-{sequence}.journal"
+
+
+def test_answered_after_the_sync_of_file_and_directory(tmp_path: Path) -> None:
+    """A batch is answered when its journal and the journal's name have been synced, not before."""
+    f = Fixture(tmp_path)
+    waiting = f.submit(b"1")
+    assert not waiting.called
+    f.run()
+    result_of(waiting)
+    assert f.disk.done == ["create .journal", "write .journal", "sync .journal", f"sync {tmp_path.name}"]
+    f.store(b"2")
+    assert f.disk.done[4:] == ["write .journal", "sync .journal"]
+    assert f.kept() == {name(0): [("acme~prod", b"1\n"), ("acme~prod", b"2\n")]}
+    assert (tmp_path / name(0)).stat().st_mode & 0o777 == 0o600
+
+
+def test_one_write_for_all_that_wait(tmp_path: Path) -> None:
+    """What comes during a write goes with the next one, a frame a tenant."""
+    f = Fixture(tmp_path)
+    waiting = [f.submit(b"1")]
+    waiting += [f.submit(b"%d" % i, [ACME, ZOO][i % 2]) for i in range(2, 6)]
+    f.thread.step()
+    assert [d.called for d in waiting] == [True, False, False, False, False]
+    f.run()
+    assert [result_of(d) for d in waiting] == [None] * 5
+    assert f.kept() == {name(0): [("acme~prod", b"1\n"), ("acme~prod", b"2\n4\n"), ("zoo~test", b"3\n5\n")]}
+    assert f.disk.done.count("write .journal") == 2
+
+
+def test_large_commits_make_several_members(tmp_path: Path) -> None:
+    """A commit of many megabytes is not one member, and no batch is divided."""
+    f = Fixture(tmp_path)
+    blocker = f.submit(b"0")
+    waiting = [f.submit(b"x" * 300_000) for _ in range(3)]
+    f.run()
+    assert [result_of(d) for d in [blocker, *waiting]] == [None] * 4
+    sizes = [len(text) for _, text in f.kept()[name(0)]]
+    assert sizes == [2, 900_003]
+    batches = [Batch(ACME, b"x" * 3_000_000, 1)] * 3
+    assert [(len(lines), count) for _, lines, count in _members(batches)] == [(3_000_000, 1)] * 3
+
+
+def test_intervals_and_sizes_make_new_journals(tmp_path: Path) -> None:
+    """Another interval, a full journal, a clock set back: each has a journal of its own, none is opened again."""
+    f = Fixture(tmp_path, max_bytes=100)
+    f.store(b"1")
+    f.store(b"2")
+    f.clock.advance(120)
+    f.store(b"3")
+    f.clock.rightNow -= 120
+    f.store(b"4")
+    assert f.kept() == {
+        name(0): [("acme~prod", b"1\n"), ("acme~prod", b"2\n")],
+        name(1, "20161124151000", "20161124151200"): [("acme~prod", b"3\n")],
+        name(2): [("acme~prod", b"4\n")],
+    }
+    f.store(b"5" * 100)
+    f.store(b"6")
+    assert sorted(f.kept()) == sorted([name(0), name(1, "20161124151000", "20161124151200"), name(2), name(3)])
+
+
+@pytest.mark.parametrize("fault", ["create", "torn", "sync"])
+def test_failures_lose_nothing_that_was_acknowledged(tmp_path: Path, fault: str, log_events: list[LogEvent]) -> None:
+    """A failed write, sync or open refuses those who wait; the journal is cut back, and the next batch gets another."""
+    f = Fixture(tmp_path)
+    if fault != "create":
+        f.store(b"1")
+    f.disk.faults.add(fault)
+    waiting = [f.submit(b"lost"), f.submit(b"too")]
+    f.run()
+    for refused in waiting:
+        with pytest.raises(SpoolFailed, match="The batch could not be stored") as refusal:
+            result_of(refused)
+        assert refusal.value.retry_after == 5
+    assert f.spool.failing
+    assert f.writer.open_name is None
+    f.disk.faults.clear()
+    f.store(b"2")
+    assert not f.spool.failing
+    kept = [texts for texts in f.kept().values() if texts]
+    assert kept == ([] if fault == "create" else [[("acme~prod", b"1\n")]]) + [[("acme~prod", b"2\n")]]
+    levels = [event["log_level"].name for event in log_events if event["log_namespace"].startswith("axcollector")]
+    assert levels == ["error", "info"]
+
+
+def test_a_journal_that_cannot_be_cut_back_is_left(tmp_path: Path) -> None:
+    """When even the truncation and the close fail, the torn frame stays unread and the next journal works."""
+    f = Fixture(tmp_path)
+    f.store(b"1")
+    f.disk.faults |= {"torn", "truncate", "close"}
+    refused = f.submit(b"lost")
+    f.run()
+    with pytest.raises(SpoolFailed):
+        result_of(refused)
+    f.disk.faults.clear()
+    f.store(b"2")
+    reader = FrameReader(JournalName.parse(name(0))[0].identity)
+    assert len([*reader.feed((tmp_path / name(0)).read_bytes()), *reader.finish()]) == 1
+    assert f.writer.open_name == name(1)
+
+
+def test_bugs_are_logged_and_answered(tmp_path: Path, logged_failures: LoggedFailures) -> None:
+    """What is no OSError is a bug: it is logged as one, and whoever waits is told."""
+    f = Fixture(tmp_path)
+    refused = f.spool.submit(Batch(Tenant("t", "\ud800", "e"), b"1\n", 1))
+    f.run()
+    with pytest.raises(SpoolFailed):
+        result_of(refused)
+    assert len(logged_failures.take(UnicodeEncodeError)) == 1
+    f.store(b"2")
+
+
+def test_a_hang_up_cancels_nobody_else(tmp_path: Path) -> None:
+    """Cancelling forgets one waiter; the others of its group are answered."""
+    f = Fixture(tmp_path)
+    first, second = f.submit(b"1"), f.submit(b"2")
+    f.thread.step()
+    third = f.submit(b"3")
+    second.addErrback(lambda failure: failure.trap(defer.CancelledError) and None)
+    second.cancel()
+    f.run()
+    assert [result_of(d) for d in (first, third)] == [None, None]
+    assert list(f.kept().values()) == [[("acme~prod", b"1\n"), ("acme~prod", b"2\n"), ("acme~prod", b"3\n")]]
+
+
+def test_too_many_waiting(tmp_path: Path) -> None:
+    """Beyond the limit a batch is refused at once."""
+    f = Fixture(tmp_path)
+    waiting = [f.submit(b"%d" % i) for i in range(10)]
+    with pytest.raises(Overloaded):
+        f.spool.check_room()
+    with pytest.raises(Overloaded):
+        result_of(f.submit(b"10"))
+    assert f.spool.waiting == 10
+    f.run()
+    assert [result_of(d) for d in waiting] == [None] * 10
+
+
+def test_durability_write(tmp_path: Path) -> None:
+    """`write`: answered after the write, nothing is synced."""
+    f = Fixture(tmp_path, Durability.WRITE)
+    waiting = f.submit(b"1")
+    assert not waiting.called
+    f.run()
+    result_of(waiting)
+    assert f.disk.done == ["create .journal", "write .journal"]
+
+
+def test_durability_memory(tmp_path: Path) -> None:
+    """`memory`: answered at once, written all the same; a failure is logged, because nobody is there to be told."""
+    f = Fixture(tmp_path, Durability.MEMORY)
+    result_of(f.submit(b"1"))
+    assert f.disk.done == []
+    f.run()
+    assert f.kept() == {name(0): [("acme~prod", b"1\n")]}
+    f.disk.faults.add("torn")
+    result_of(f.submit(b"2"))
+    f.run()
+    assert f.spool.failing
+
+
+def test_journals_are_finished_when_their_interval_is_over(tmp_path: Path) -> None:
+    """The heartbeat finishes the journal of an interval that is over, also when no more data comes."""
+    f = Fixture(tmp_path)
+    f.store(b"1")
+    due = f.spool.finish_due()
+    f.run()
+    result_of(due)
+    assert f.writer.open_name == name(0)
+    f.clock.advance(120)
+    due = f.spool.finish_due()
+    f.run()
+    result_of(due)
+    assert f.writer.open_name is None
+
+
+def test_closing_commits_and_answers_what_waits(tmp_path: Path) -> None:
+    """Closing waits for the write under way and for those behind it; whoever comes later is refused."""
+    f = Fixture(tmp_path)
+    waiting = [f.submit(b"1"), f.submit(b"2")]
+    closed, again = f.spool.close(), f.spool.close()
+    with pytest.raises(Overloaded, match="stopping"):
+        result_of(f.submit(b"3"))
+    assert not closed.called
+    result_of(f.spool.finish_due())
+    f.run()
+    assert [result_of(d) for d in (*waiting, closed, again)] == [None] * 4
+    assert f.writer.open_name is None
+    assert list(f.kept().values()) == [[("acme~prod", b"1\n"), ("acme~prod", b"2\n")]]
+
+
+def test_closing_an_idle_spool(tmp_path: Path) -> None:
+    """With nothing waiting it is closed at once."""
+    spool = Fixture(tmp_path).spool
+    spool._worker = SameThread()
+    result_of(spool.close())
