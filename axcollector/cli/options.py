@@ -1,0 +1,130 @@
+"""What all subcommands have in common, and those on the registry: which file it is, how lists are written."""
+
+# ruff: noqa: N815 - Twisted's names
+
+import getopt
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from twisted.python import usage
+
+from axcollector import __version__
+from axcollector.core.errors import RegistryError
+from axcollector.registry import Registry
+
+if TYPE_CHECKING:
+    from axcollector.config import Config
+
+_COMPLETION = "--_shell-completion"
+"""Stands before the last argument when the shell asks what could come next."""
+
+
+class CommandOptions(usage.Options):
+    """Options of a command, a group or a subcommand; they may stand before, between and behind its arguments."""
+
+    required: ClassVar[Sequence[str]] = ()
+    optional: ClassVar[Sequence[str]] = ()
+    """The names of the arguments; their values are found in the options under them."""
+
+    @property
+    def synopsis(self) -> str:
+        """What follows the command's name in its help; a group's is followed by its subcommand's."""
+        if hasattr(self, "subCommands"):
+            return ""
+        words = [name.upper() for name in self.required] + [f"[{name.upper()}]" for name in self.optional]
+        return " ".join([*words, "[options]"])
+
+    def getSynopsis(self) -> str:
+        """The first line of its help."""
+        return " ".join(super().getSynopsis().split())
+
+    def parseArgs(self, *given: str) -> None:
+        """Take the arguments."""
+        names = [*self.required, *self.optional]
+        missing = self.required[len(given) :]
+        if missing:
+            raise usage.UsageError(f"missing: {' '.join(missing).upper()}")
+        if len(given) > len(names):
+            raise usage.UsageError(f"too many arguments: {' '.join(given[len(names) :])}")
+        self.update(zip_longest(names, given))
+
+    def opt_version(self) -> None:
+        """Show the version and exit."""
+        sys.stdout.write(f"axcollector {__version__}\n")
+        sys.exit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """Parse; where there are no subcommands, with the options moved before the arguments, as Twisted wants them."""
+        given = list(options or ())
+        if not hasattr(self, "subCommands") and _COMPLETION not in given:
+            try:
+                found, arguments = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
+            except getopt.GetoptError as exc:
+                raise usage.UsageError(str(exc)) from exc
+            given = [part for option in found for part in self._respelt(*option)] + ["--", *arguments]
+        super().parseOptions(given)  # type: ignore[no-untyped-call]
+
+    def _respelt(self, option: str, value: str) -> list[str]:
+        """An option as getopt found it, so that it finds it again."""
+        if option.startswith("--"):
+            return [f"{option}={value}" if f"{option[2:]}=" in self.longOpt else option]
+        return [option, value] if f"{option[1:]}:" in self.shortOpt else [option]
+
+
+class RegistryOptions(CommandOptions):
+    """Options of a subcommand on the registry."""
+
+    optParameters: ClassVar[list[Any]] = [
+        ["config", "c", None, "The collector's configuration, which says where its registry is"],
+        ["registry", "r", None, "The registry's file; without either, ./axcollector-data/registry.db"],
+    ]
+    compData = usage.Completions(optActions={"config": usage.CompleteFiles(), "registry": usage.CompleteFiles()})
+
+    def config(self) -> "Config":
+        """The collector's configuration: that of the file named, or the defaults."""
+        from axcollector.config_file import load_config  # noqa: PLC0415 - help and completion need none
+
+        return load_config(self["config"], {})
+
+    def path(self) -> str:
+        """The registry's file."""
+        registry: str | None = self["registry"]
+        return registry or self.config().registry_file
+
+    def open_registry(self) -> Registry:
+        """The registry, which must be there."""
+        path = self.path()
+        if not os.path.exists(path):
+            how = "name it with --registry or --config, or make one with `axcollector scope add`"
+            raise RegistryError(f"there is no registry {path}; {how}")
+        return Registry.open(path)
+
+    def create_registry(self) -> Registry:
+        """The registry, which is made where it is missing."""
+        return Registry.create(self.path())
+
+
+class ListOptions(RegistryOptions):
+    """Options of a subcommand that lists something."""
+
+    optFlags: ClassVar[list[Any]] = [["json", "j", "Write one JSON array of objects"]]
+
+    def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+        """Write rows to stdout: as JSON, or as a table with a head."""
+        if self["json"]:
+            sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+            return
+        lines = [list(columns), *([printable(row[column]) for column in columns] for row in rows)]
+        widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
+        for line in lines:
+            padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
+            sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+def printable(text: str) -> str:
+    """The text, with what a terminal would obey written as an escape."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

@@ -1,0 +1,204 @@
+"""The registry's file: one SQLite connection, its tables wherever they come from, its errors. Blocking.
+
+A connection belongs to the thread that opened it. A file of our own has all tables, mode 0600 and a write-ahead
+log. A foreign one may have more tables and columns, may lack all but `data_scope` and the columns of keys, and need
+not have such a log: it is read as it is. Names are matched as SQLite does, whatever their case.
+
+Nobody should put another file in this one's place while the write-ahead log beside it holds something: whoever
+opens the new file would read the old one's log into it. `checkpoint` empties the log.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+from axcollector.core.catalog import COLUMNS, MAPPER, SCOPES, Row
+from axcollector.core.errors import RegistryError
+
+BUSY_TIMEOUT_SECONDS: Final = 5.0
+"""How long a question waits while another process writes."""
+
+_REQUIRED: Final = {SCOPES: COLUMNS[SCOPES], MAPPER: ("tenant_id", "appcred_id", "app_id", "apiprdt_id")}
+"""The columns without which a table makes no sense; of the other tables, `tenant_id` and `id`."""
+
+_TABLES: Final = (
+    "data_scope (id text NOT NULL, scope text, org text, env text, PRIMARY KEY (id))",
+    """app_credential_apiproduct_mapper (tenant_id text NOT NULL, appcred_id text NOT NULL, app_id text NOT NULL,
+        apiprdt_id text NOT NULL, status text, PRIMARY KEY (tenant_id, appcred_id, app_id, apiprdt_id))""",
+    """app (id text NOT NULL, tenant_id text NOT NULL, name text, developer_id text, company_id text,
+        PRIMARY KEY (tenant_id, id))""",
+    "api_product (id text NOT NULL, tenant_id text NOT NULL, name text, PRIMARY KEY (tenant_id, id))",
+    "developer (id text NOT NULL, tenant_id text NOT NULL, username text, email text, PRIMARY KEY (tenant_id, id))",
+    "company (id text NOT NULL, tenant_id text NOT NULL, name text, PRIMARY KEY (tenant_id, id))",
+)
+
+
+def table_of(name: str) -> str:
+    """What a table (`kms.app`) is called in the file (`app`)."""
+    return name.partition(".")[2]
+
+
+class RegistryFile:
+    """One connection to a registry file. Every method may raise `RegistryError`, which names the file.
+
+    Attributes:
+        path: The file.
+    """
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        """Take over a connection; `open` and `create` make one."""
+        self.path = path
+        self._connection = connection
+        self._sources: dict[str, str] = {}
+        self._schema_version: object = None
+
+    @classmethod
+    def open(cls, path: str, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> Self:
+        """Open a file that is there.
+
+        Raises:
+            RegistryError: It is not there, cannot be read, or is no registry.
+        """
+        return cls(path, _connect(path, busy_timeout_seconds))._checked()  # noqa: SLF001 - our own
+
+    @classmethod
+    def create(cls, path: str) -> Self:
+        """Open a file, made before (mode 0600, its directory 0700) if it is missing; an empty one gets its tables."""
+        with errors_of(path):
+            _make_file(path)
+            is_new = os.path.getsize(path) == 0
+        registry = cls(path, _connect(path, BUSY_TIMEOUT_SECONDS))
+        try:
+            if is_new:
+                registry._ask("PRAGMA journal_mode = WAL")
+            with registry._transaction("BEGIN IMMEDIATE"):
+                if not registry._ask("SELECT 1 FROM sqlite_master LIMIT 1"):
+                    for table in _TABLES:
+                        registry._ask(f"CREATE TABLE {table}")
+        except BaseException:
+            registry.close()
+            raise
+        return registry._checked()
+
+    def close(self) -> None:
+        """Close it; nothing may be asked afterwards."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """What is read in this context is all of one moment."""
+        with self._transaction("BEGIN"):
+            yield
+
+    def rows(self, table: str) -> Iterator[Row]:
+        """The rows of a table (`kms.app`), with the columns of `catalog.COLUMNS`; none where there is no such table."""
+        columns = COLUMNS[table]
+        texts = ", ".join(f"CAST({column} AS text)" for column in columns)
+        with errors_of(self.path):
+            for values in self._connection.execute(f"SELECT {texts} FROM {self._source(table)}"):  # noqa: S608 - ours
+                yield dict(zip(columns, values, strict=True))
+
+    def data_version(self) -> int:
+        """A number that is another than before where another connection has committed in between."""
+        return int(self._ask("PRAGMA data_version")[0][0])
+
+    def checkpoint(self) -> None:
+        """Bring the write-ahead log, where there is one, into the file; not while somebody is in the way."""
+        with contextlib.suppress(sqlite3.OperationalError):
+            milliseconds = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
+            self._connection.execute("PRAGMA busy_timeout = 0")
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout = {int(milliseconds)}")
+
+    def _ask(self, question: str, *arguments: object) -> list[Any]:
+        with errors_of(self.path):
+            return self._connection.execute(question, arguments).fetchall()
+
+    def _change(self, statement: str, *arguments: object) -> int:
+        """Execute a statement and say how many rows it changed."""
+        with errors_of(self.path):
+            return self._connection.execute(statement, arguments).rowcount
+
+    @contextlib.contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        self._ask(begin)
+        try:
+            yield
+            self._ask("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.rollback()
+            raise
+
+    def _source(self, table: str) -> str:
+        """What stands for a table in `FROM`: it has all our columns, null where the file lacks them."""
+        version = self._ask("PRAGMA schema_version")
+        if version != self._schema_version:
+            self._sources = {}
+            self._schema_version = version
+        if table not in self._sources:
+            self._sources[table] = self._describe(table)
+        return self._sources[table]
+
+    def _describe(self, table: str) -> str:
+        name = table_of(table)
+        there = {row[1].lower() for row in self._ask(f"PRAGMA table_info({name})")}
+        missing = [column for column in _REQUIRED.get(table, ("tenant_id", "id")) if column not in there]
+        if missing and (there or table == SCOPES):
+            what = f"its table {name} has no column {missing[0]}" if there else f"it has no table {name}"
+            raise RegistryError(f"{self.path} is no registry: {what}")
+        columns = ", ".join(column if column in there else f"NULL AS {column}" for column in COLUMNS[table])
+        return f"(SELECT {columns} FROM {name})" if there else f"(SELECT {columns} WHERE 0)"  # noqa: S608 - our own
+
+    def _checked(self) -> Self:
+        """Itself, if it is a registry; else it is closed."""
+        try:
+            for table in COLUMNS:
+                self._source(table)
+        except RegistryError:
+            self.close()
+            raise
+        return self
+
+
+@contextlib.contextmanager
+def errors_of(path: str) -> Iterator[None]:
+    """What the library and the system raise becomes a `RegistryError` that names the file."""
+    try:
+        yield
+    except (sqlite3.Error, sqlite3.Warning, OSError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise RegistryError(f"the registry {path} cannot be used: {reason}") from exc
+    except UnicodeError as exc:
+        raise RegistryError(f"the registry {path} cannot hold a text that is not UTF-8") from exc
+
+
+def _connect(path: str, busy_timeout_seconds: float) -> sqlite3.Connection:
+    with errors_of(path):
+        if not os.path.exists(path):
+            raise RegistryError(f"the registry {path} does not exist")
+        name = f"file:{quote(os.path.abspath(os.fsencode(path)))}?mode=rw"
+        return sqlite3.connect(name, uri=True, isolation_level=None, timeout=busy_timeout_seconds)
+
+
+def _make_file(path: str) -> None:
+    directory = os.path.dirname(os.path.abspath(path))
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for below in reversed(missing):
+        os.mkdir(below, 0o700)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))

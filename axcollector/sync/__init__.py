@@ -1,0 +1,1 @@
+"""Events in, catalog out: where snapshots and changes come from, who applies them, and who asks."""

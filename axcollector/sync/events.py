@@ -1,0 +1,109 @@
+"""The two events that a source of tenants and developers sends, and what is wrong with one that cannot be used."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from axcollector.core.catalog import Row
+
+
+class Operation(enum.Enum):
+    """What happened to a row; the values are those of Transicator's change lists."""
+
+    INSERT = 1
+    UPDATE = 2
+    DELETE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything is to be as it is in this registry file, whatever was before.
+
+    Attributes:
+        version: What the source calls this state; for the log.
+        registry: The path of the SQLite file.
+    """
+
+    version: str
+    registry: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One row came, changed or went.
+
+    Attributes:
+        operation: What happened to it.
+        table: The table's full name, such as `kms.app`; changes of unknown tables have no effect.
+        new_row: The row as it is now; None after a DELETE.
+        old_row: The row as it was, at least its primary key, where its source tells; None before an INSERT.
+    """
+
+    operation: Operation
+    table: str
+    new_row: Row | None = None
+    old_row: Row | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeList:
+    """What happened since the snapshot, or since the change list before, in this order.
+
+    Attributes:
+        changes: The changes.
+        version: What the source calls the state after them; for the log.
+    """
+
+    changes: Sequence[Change]
+    version: str = ""
+
+
+def problem_of(event: object) -> str | None:
+    """What makes it impossible to use an event, or None; events come from whoever embeds us."""
+    if isinstance(event, Snapshot):
+        path: object = event.registry
+        is_usable = isinstance(path, str) and path and "\0" not in path
+        return None if is_usable else "a snapshot without the path of a registry file"
+    if not isinstance(event, ChangeList):
+        return f"neither a Snapshot nor a ChangeList: {type(event).__name__}"
+    changes: object = event.changes
+    if not isinstance(changes, Sequence):
+        return "changes that are no sequence"
+    problems = ((at, _problem_of_change(change)) for at, change in enumerate(changes))
+    return next((f"{problem} (change {at})" for at, problem in problems if problem), None)
+
+
+def _problem_of_change(change: object) -> str | None:
+    if not isinstance(change, Change):
+        return f"not a Change: {type(change).__name__}"
+    operation: object = change.operation
+    table: object = change.table
+    if not isinstance(operation, Operation):
+        return f"an unknown operation: {operation!r}"
+    if not isinstance(table, str):
+        return f"a table whose name is no text: {table!r}"
+    missing = change.old_row is None if operation is Operation.DELETE else change.new_row is None
+    if missing:
+        return f"no row to {operation.name}"
+    return next((problem for row in (change.new_row, change.old_row) if (problem := _problem_of_row(row))), None)
+
+
+def _problem_of_row(row: object) -> str | None:
+    if row is None:
+        return None
+    if not isinstance(row, Mapping):
+        return f"a row that is no mapping: {type(row).__name__}"
+    for column, value in row.items():
+        if value is not None and not isinstance(value, str):
+            return f"a column {column} that is neither text nor null"
+        if value is not None and not value.isascii() and not _is_utf8(value):
+            return f"a column {column} whose text is not UTF-8"
+    return None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        return False
+    return True

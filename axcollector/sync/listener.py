@@ -1,0 +1,255 @@
+"""The sync listener: whoever feeds us tells it what happened, and it keeps the catalog.
+
+Events wait in one queue and are taken one at a time, in order. A snapshot is read in the worker's thread into a new
+catalog, while readers go on with the old one; what comes meanwhile waits behind it. A snapshot that cannot be read
+is tried again, ever later; until it can be, nothing behind it is taken, since that builds on it. But a newer
+snapshot makes all before it pointless, back to the first snapshot that waits: they are dropped.
+
+Change lists are applied in the reactor's thread, where the readers are, a slice a turn; a catalog that is replaced
+is taken apart in the worker's thread, since freeing it in one piece would stall the reactor.
+"""
+
+from collections import deque
+
+from twisted.application.service import Service
+from twisted.internet import defer
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from axcollector.core.catalog import COLUMNS, Catalog
+from axcollector.core.errors import RegistryError
+from axcollector.core.model import Tenant
+from axcollector.registry import Registry
+from axcollector.services import Worker
+from axcollector.sync.events import Change, ChangeList, Operation, Snapshot, problem_of
+
+CHANGES_A_TURN = 500
+"""How many changes are applied before the reactor gets its turn: about a millisecond."""
+
+FIRST_RETRY_SECONDS = 0.5
+LAST_RETRY_SECONDS = 30.0
+"""A snapshot that cannot be read is tried again after the first, then after twice as long, up to the last."""
+
+
+class _Stopped(Exception):
+    """A rebuild was given up, because the listener stops."""
+
+
+class SyncListener(Service):
+    """Takes events and keeps the catalog; call `snapshot_received` and `changes_received` from whatever feed there is.
+
+    Both return a Deferred that fires, with True, when the catalog shows the event; with False when it was ignored or
+    the listener was stopped before. It never fails. Cancelling it does not cancel the event. Events that come
+    before `startService` wait for it.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: IReactorTime, worker: Worker) -> None:
+        """Prepare.
+
+        Args:
+            clock: What schedules retries and slices.
+            worker: Whose thread reads registry files. It is busy for as long as a rebuild lasts.
+        """
+        self._clock = clock
+        self._worker = worker
+        self._catalog: Catalog | None = None
+        self._registry: str | None = None
+        self._queue: deque[tuple[Snapshot | ChangeList, defer.Deferred[bool]]] = deque()
+        self._work: defer.Deferred[None] | None = None
+        self._pause: IDelayedCall | None = None
+        self._resume: defer.Deferred[None] | None = None
+        self._is_retrying = False
+        self._refused: set[tuple[str, str]] = set()
+        self._trouble: str | None = None
+
+    @property
+    def catalog(self) -> Catalog | None:
+        """The catalog, or None before the first snapshot. Ask for it each time: an old one is emptied."""
+        return self._catalog
+
+    @property
+    def registry(self) -> str | None:
+        """The registry file of the snapshot that the catalog shows, or None before the first."""
+        return self._registry
+
+    def snapshot_received(self, snapshot: Snapshot) -> "defer.Deferred[bool]":
+        """Everything is as it is in this registry file: rebuild the catalog."""
+        return self._enqueue(snapshot)
+
+    def changes_received(self, changes: ChangeList) -> "defer.Deferred[bool]":
+        """Something changed since the last event: amend the catalog."""
+        return self._enqueue(changes)
+
+    def startService(self) -> None:
+        """Begin to take events."""
+        self.running = True
+        self._take()
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Take no more events, drop those that wait. Fires when a rebuild under way has given up."""
+        self.running = False
+        dropped, self._queue = self._queue, deque()
+        self._wake()
+        ended: defer.Deferred[None] = defer.Deferred()
+        if self._work is None:
+            ended.callback(None)
+        else:
+            self._work.addBoth(lambda _: ended.callback(None))
+        for _, shown in dropped:
+            shown.callback(result=False)
+        return ended
+
+    def _enqueue(self, event: Snapshot | ChangeList) -> "defer.Deferred[bool]":
+        problem = problem_of(event)
+        if problem is not None:
+            self._log.error("a sync event is ignored: {problem}", problem=problem)
+            return defer.succeed(result=False)
+        shown: defer.Deferred[bool] = defer.Deferred()
+        self._queue.append((event, shown))
+        if self._is_retrying and isinstance(event, Snapshot):
+            self._wake()
+        self._take()
+        return shown
+
+    def _take(self) -> None:
+        if self.running and self._work is None and self._queue:
+            self._work = defer.ensureDeferred(self._run())
+            self._work.addErrback(lambda f: self._log.failure("a sync event could not be applied", failure=f))
+            self._work.addBoth(lambda _: self._ended())
+
+    def _ended(self) -> None:
+        self._work = None
+        self._take()
+
+    async def _run(self) -> None:
+        while self.running and self._queue:
+            event, shown = self._queue.popleft()
+            waiting = [shown]
+            is_shown = False
+            try:
+                if isinstance(event, ChangeList):
+                    is_shown = await self._apply(event)
+                else:
+                    is_shown = await self._rebuild(event, waiting)
+            finally:
+                for each in waiting:
+                    each.callback(is_shown)
+
+    async def _apply(self, changes: ChangeList) -> bool:
+        catalog = self._catalog
+        if catalog is None:
+            self._log.error("a change list (version {version}) is ignored: no snapshot yet", version=changes.version)
+            return False
+        for start in range(0, len(changes.changes), CHANGES_A_TURN):
+            if start:
+                await self._sleep(0.0)
+            if not self.running:
+                return False
+            for change in changes.changes[start : start + CHANGES_A_TURN]:
+                self._amend(catalog, change)
+        return True
+
+    def _amend(self, catalog: Catalog, change: Change) -> None:
+        if change.old_row is not None and change.operation is not Operation.INSERT:
+            catalog.remove(change.table, change.old_row)
+        if change.new_row is not None and change.operation is not Operation.DELETE:
+            self._tell_of_refused(catalog.put(change.table, change.new_row))
+
+    async def _rebuild(self, snapshot: Snapshot, waiting: "list[defer.Deferred[bool]]") -> bool:
+        """Show this snapshot, or the newest that comes until that is possible; who waits for those is added."""
+        delay = FIRST_RETRY_SECONDS
+        while self.running:
+            newest = self._newest(snapshot, waiting)
+            if newest is not snapshot:
+                snapshot, delay = newest, FIRST_RETRY_SECONDS
+            try:
+                catalog, refused = await self._worker.run(self._build, snapshot.registry)
+            except (_Stopped, defer.CancelledError):
+                return False
+            except RegistryError as exc:
+                self._tell_of_trouble(str(exc))
+                self._is_retrying = True
+                await self._sleep(delay)
+                self._is_retrying = False
+                delay = min(delay * 2, LAST_RETRY_SECONDS)
+            else:
+                self._show(snapshot, catalog, refused)
+                return True
+        return False
+
+    def _newest(self, snapshot: Snapshot, waiting: "list[defer.Deferred[bool]]") -> Snapshot:
+        """The last snapshot in the queue, all before it being dropped; where there is none, this one."""
+        last = max((at for at, (event, _) in enumerate(self._queue) if isinstance(event, Snapshot)), default=-1)
+        for _ in range(last + 1):
+            event, shown = self._queue.popleft()
+            waiting.append(shown)
+            if isinstance(event, Snapshot):
+                snapshot = event
+        return snapshot
+
+    def _build(self, path: str) -> tuple[Catalog, list[Tenant]]:
+        """Runs in the worker's thread."""
+        catalog = Catalog()
+        refused = []
+        try:
+            with Registry.open(path) as registry, registry.reading():
+                for table in COLUMNS:
+                    for row in registry.rows(table):
+                        if not self.running:
+                            raise _Stopped
+                        tenant = catalog.put(table, row)
+                        if tenant is not None:
+                            refused.append(tenant)
+        except BaseException:
+            catalog.dismantle()
+            raise
+        return catalog, refused
+
+    def _show(self, snapshot: Snapshot, catalog: Catalog, refused: list[Tenant]) -> None:
+        old, self._catalog = self._catalog, catalog
+        self._registry = snapshot.registry
+        if self._trouble is not None:
+            self._trouble = None
+            self._log.info("the registry {path} can be read again", path=snapshot.registry)
+        self._log.info(
+            "catalog built from {path}, version {version}: {counts}",
+            path=snapshot.registry,
+            version=snapshot.version,
+            counts=dict(catalog.counts()),
+        )
+        for tenant in refused:
+            self._tell_of_refused(tenant)
+        if old is not None:
+            self._worker.run(old.dismantle).addErrback(lambda f: f.trap(defer.CancelledError) and None)
+
+    def _tell_of_refused(self, tenant: Tenant | None) -> None:
+        """One line a tenant, however often it comes."""
+        if tenant is None or (tenant.organization, tenant.environment) in self._refused:
+            return
+        self._refused.add((tenant.organization, tenant.environment))
+        self._log.error(
+            "tenant {organization}~{environment} is refused: its name is too long for a directory's",
+            organization=tenant.organization,
+            environment=tenant.environment,
+        )
+
+    def _tell_of_trouble(self, trouble: str) -> None:
+        """One line a trouble, however often it is met."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._log.error("no new catalog, {trouble}; it is tried again until it can be read", trouble=trouble)
+
+    async def _sleep(self, seconds: float) -> None:
+        if self.running:
+            self._resume = defer.Deferred()
+            self._pause = self._clock.callLater(seconds, self._wake)
+            await self._resume
+
+    def _wake(self) -> None:
+        if self._pause is not None and self._pause.active():
+            self._pause.cancel()
+        resume, self._resume, self._pause = self._resume, None, None
+        if resume is not None:
+            resume.callback(None)
