@@ -1,0 +1,1 @@
+"""Where files go: one small module a kind, one interface (`base.Store`)."""

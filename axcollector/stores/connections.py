@@ -1,0 +1,103 @@
+"""Connections that are kept, and a file as the body of a request sent over one.
+
+Two things would spoil a kept connection (ARCHITECTURE, trap 12). One is an `Expect` header, because Twisted's client
+does not wait for the `100 Continue`; it is never sent. The other is an answer that comes whole before the body has
+been sent: a server that does not read the rest would take it for the next request, and Twisted's client, which does
+not use such a connection again, would leave it open for as long as the server does. So it is cut.
+"""
+
+from collections.abc import Callable
+from typing import Any, BinaryIO, Final
+
+from twisted.internet import defer
+from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.task import Cooperator
+from twisted.web.client import FileBodyProducer, HTTPConnectionPool
+from twisted.web.iweb import IResponse
+
+_IDLE_SECONDS: Final = 10
+"""Shorter than what servers allow an idle connection, so that hardly one is used that was just closed."""
+
+
+class FileBody(FileBodyProducer):
+    """A file as the body of a request, read piece by piece as it is sent.
+
+    Attributes:
+        cut: Breaks off the connection that it is being sent over.
+    """
+
+    def __init__(self, file: BinaryIO, cooperator: Cooperator, moved: Callable[[], None]) -> None:
+        """Prepare.
+
+        Args:
+            file: The file, at its beginning.
+            cooperator: Who takes the time to read.
+            moved: Called when a piece is about to be read, because there is room for it.
+        """
+        self._watched = _Watched(file, moved)
+        self._is_begun = False
+        self.cut: Callable[[], object] = self.end
+        super().__init__(self._watched, cooperator)  # type: ignore[no-untyped-call]
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of it has been handed to the connection."""
+        size: int = self.length
+        return self._watched.handed >= size
+
+    def startProducing(self, consumer: IConsumer) -> "defer.Deferred[None]":
+        """Begin to read. Fires when all has been written to the consumer."""
+        self._is_begun = True
+        return super().startProducing(consumer)  # type: ignore[no-any-return, no-untyped-call]
+
+    def end(self) -> None:
+        """Read no more, whatever becomes of the request."""
+        if self._is_begun:
+            self.stopProducing()  # type: ignore[no-untyped-call]
+
+
+class _Watched:
+    """A file that tells when it is read, and how far."""
+
+    def __init__(self, file: BinaryIO, moved: Callable[[], None]) -> None:
+        self._moved = moved
+        self._file = file
+        self.handed = 0
+        self.seek = file.seek
+        self.tell = file.tell
+        self.close = file.close
+
+    def read(self, size: int) -> bytes:
+        self._moved()
+        data = self._file.read(size)
+        self.handed += len(data)
+        return data
+
+
+class Connections(HTTPConnectionPool):
+    """Connections that are kept, and that let a `FileBody` cut them."""
+
+    def __init__(self, reactor: IReactorTime, kept: int) -> None:
+        """Keep up to `kept` connections to each host."""
+        super().__init__(reactor)  # type: ignore[no-untyped-call]
+        self.maxPersistentPerHost = kept
+        self.cachedConnectionTimeout = _IDLE_SECONDS
+        self.retryAutomatically = False
+
+    def getConnection(self, key: Any, endpoint: Any) -> "defer.Deferred[Any]":  # noqa: ANN401 - as Twisted has it
+        """A connection that was kept or is made; see `HTTPConnectionPool`."""
+        return super().getConnection(key, endpoint).addCallback(_Connection)
+
+
+class _Connection:
+    """What the agent asks of a connection."""
+
+    def __init__(self, protocol: Any) -> None:  # noqa: ANN401 - Twisted's class is private
+        self._protocol = protocol
+
+    def request(self, request: Any) -> "defer.Deferred[IResponse]":  # noqa: ANN401 - likewise
+        """Send a request."""
+        if isinstance(request.bodyProducer, FileBody):
+            request.bodyProducer.cut = self._protocol.transport.abortConnection
+        answer: defer.Deferred[IResponse] = self._protocol.request(request)
+        return answer

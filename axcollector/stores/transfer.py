@@ -1,0 +1,295 @@
+"""HTTP as stores need it: one request within its limits, a file's body streamed, what goes wrong mapped once.
+
+*Limits.* A request is broken off when nothing has moved for so long (no piece of the body sent, no byte of the
+answer received), and when all of it takes longer than its size allows.
+
+*Connections* are kept and used again, see `connections`.
+
+*Errors.* Name resolution, connecting and TLS: `EndpointUnavailable`, as for an answer of 429 or 503. Everything else
+without a proper answer: `UploadFailed`. Messages name the authority, never a URL, because URLs hold signatures; for
+the same reason no exception of the libraries is kept as a cause.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Final, Self, cast
+
+from OpenSSL import SSL
+from service_identity import VerificationError
+from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar
+from twisted.internet import defer, error
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.task import Cooperator
+from twisted.python.failure import Failure
+from twisted.web import client, http
+from twisted.web.error import SchemeNotSupported
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+
+from axcollector.core.errors import EndpointUnavailable, UploadFailed
+from axcollector.core.retry import parse_date, parse_retry_after
+from axcollector.disk import Disk
+from axcollector.stores.connections import Connections, FileBody
+
+SLOWEST_BYTES_PER_SECOND: Final = 100_000
+"""An upload may take the idle limit and, on top, its size at this rate."""
+MAX_ANSWER_BYTES: Final = 1 << 16
+"""No answer that anybody needs is longer; of a longer one the rest is not read."""
+
+_PAUSING: Final = frozenset({429, 503})
+_CANCELLED = (defer.CancelledError, error.ConnectingCancelledError)
+_UNREACHABLE = (error.DNSLookupError, error.ConnectError, SSL.Error, VerificationError)
+_WITHOUT_ANSWER = (
+    client.ResponseNeverReceived,
+    client.RequestTransmissionFailed,
+    client.RequestNotSent,  # type: ignore[attr-defined]
+)
+_ALL = (
+    *(*_CANCELLED, *_UNREACHABLE, *_WITHOUT_ANSWER, client.ResponseFailed, client.RequestGenerationFailed),
+    *(error.ConnectionClosed, SchemeNotSupported, OSError),
+)
+"""What a request can fail with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        status: The HTTP status.
+        body: At most `MAX_ANSWER_BYTES` of the body; it may hold a signed URL.
+        is_whole: Whether that is all of the body.
+        is_in_time: Whether the whole request had been sent when the answer came.
+    """
+
+    status: int
+    body: bytes = field(repr=False)
+    is_whole: bool
+    is_in_time: bool
+
+
+class Transfer:
+    """Sends requests; one for each store, whose connections it keeps."""
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        agent: IAgent,
+        disk: Disk,
+        *,
+        idle_seconds: float,
+        pool: client.HTTPConnectionPool | None = None,
+    ) -> None:
+        """Use an agent that is there; `over_network` makes one.
+
+        Args:
+            clock: What tells and schedules time.
+            agent: What sends a request.
+            disk: What opens files.
+            idle_seconds: How long nothing may move.
+            pool: The connections that the agent keeps, or None where it keeps none.
+        """
+        self._clock = clock
+        self._disk = disk
+        self._idle_seconds = idle_seconds
+        self._pool = pool
+        no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
+        self._client = HTTPClient(agent, no_cookies)
+        self._cooperator = Cooperator(scheduler=lambda work: clock.callLater(0, work))
+
+    @classmethod
+    def over_network(cls, reactor: IReactorTime, disk: Disk, *, idle_seconds: float, connections: int) -> Self:
+        """Send over TCP and TLS (certificates verified), keeping up to `connections` open to each host."""
+        pool = Connections(reactor, connections)
+        agent = client.Agent(reactor, pool=pool, connectTimeout=min(30.0, idle_seconds / 2))
+        return cls(reactor, agent, disk, idle_seconds=idle_seconds, pool=pool)
+
+    async def get(self, authority: str, url: str, headers: Headers) -> Answer:
+        """Fetch what a URL names.
+
+        Args:
+            authority: Who is asked, for errors.
+            url: The URL, valid and absolute.
+            headers: Of the request.
+
+        Raises:
+            EndpointUnavailable: It cannot be reached, or asks for a pause.
+            UploadFailed: There is no proper answer.
+        """
+        with _Limits(self._clock, self._idle_seconds, self._idle_seconds) as limits:
+            return await self._exchange(authority, limits, "GET", url, headers, None)
+
+    async def put(self, authority: str, url: str, headers: Headers, path: str) -> Answer:
+        """Send a file to a URL; arguments and errors are those of `get`, with the file's path."""
+        try:
+            file = self._disk.open(path)
+        except OSError as exc:
+            message = f"the file cannot be read: {exc.strerror}"
+            raise UploadFailed(message) from exc
+        with file:
+            overall = self._idle_seconds + file.seek(0, io.SEEK_END) / SLOWEST_BYTES_PER_SECOND
+            file.seek(0)
+            with _Limits(self._clock, self._idle_seconds, overall) as limits:
+                body = FileBody(file, self._cooperator, limits.moved)
+                try:
+                    return await self._exchange(authority, limits, "PUT", url, headers, body)
+                finally:
+                    body.end()
+
+    async def _exchange(
+        self, authority: str, limits: "_Limits", method: str, url: str, headers: Headers, body: FileBody | None
+    ) -> Answer:
+        try:
+            response = await limits.watch(defer.Deferred.fromCoroutine(self._send(method, url, headers, body)))
+            is_in_time = body is None or body.is_sent
+            if body is not None and not is_in_time:
+                body.cut()
+            content, is_whole = await limits.watch(_received(response, limits.moved))
+        except _ALL as exc:
+            raise _mapped(authority, exc, limits.expired) from None
+        if response.code in _PAUSING:
+            raise EndpointUnavailable(
+                authority, f"{authority} answered {response.code}", _retry_after(response, self._clock.seconds())
+            )
+        return Answer(response.code, content, is_whole, is_in_time)
+
+    async def _send(self, method: str, url: str, headers: Headers, body: FileBody | None) -> IResponse:
+        def request() -> "defer.Deferred[IResponse]":
+            # The clock is named only lest treq should look for the global reactor.
+            clock = cast("Any", self._clock)
+            return self._client.request(  # type: ignore[return-value]
+                method, url, headers=headers, data=body, allow_redirects=False, unbuffered=True, reactor=clock
+            )
+
+        try:
+            return await request()
+        except _WITHOUT_ANSWER as exc:
+            # A kept connection may just have been closed at the other end. A file cannot be sent again from here.
+            if body is not None or _is_cancelled(exc):
+                raise
+            return await request()
+
+    def close(self) -> "defer.Deferred[None]":
+        """Close the connections that are kept. Fires when they are closed."""
+        return defer.succeed(None) if self._pool is None else self._pool.closeCachedConnections()
+
+
+def _reasons(exc: BaseException) -> Iterator[BaseException]:
+    """An exception and, where it is one of Twisted's wrappers, all that caused it."""
+    yield exc
+    failures: list[Failure] = getattr(exc, "reasons", [])
+    for failure in failures:
+        if failure.value is not None:
+            yield from _reasons(failure.value)
+
+
+def _mapped(authority: str, exc: BaseException, expired: str) -> Exception:
+    """What an exception means to whoever uploads; one that comes of cancelling is just that."""
+    if expired:
+        return UploadFailed(f"{authority}: {expired}")
+    if _is_cancelled(exc):
+        return defer.CancelledError()
+    reasons = list(_reasons(exc))
+    for reason in reasons:
+        if isinstance(reason, _UNREACHABLE):
+            return EndpointUnavailable(authority, f"{authority} cannot be reached: {_in_words(reason)}")
+    return UploadFailed(f"{authority} gave no proper answer: {_in_words(reasons[-1])}")
+
+
+def _is_cancelled(exc: BaseException) -> bool:
+    return any(isinstance(reason, _CANCELLED) for reason in _reasons(exc))
+
+
+def _in_words(exc: BaseException) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _retry_after(response: IResponse, now: float) -> float | None:
+    def header(name: bytes) -> str:
+        values: list[bytes] = response.headers.getRawHeaders(name, [b""])
+        return values[0].decode("latin-1")
+
+    return parse_retry_after(header(b"retry-after"), parse_date(header(b"date")) or now)
+
+
+def _received(response: IResponse, moved: Callable[[], None]) -> "defer.Deferred[tuple[bytes, bool]]":
+    """Fires with the body, and whether that is all of it. Cancelling closes the connection."""
+    receiver = _Receiver(moved)
+    response.deliverBody(receiver)
+    return receiver.done
+
+
+class _Receiver(Protocol):
+    def __init__(self, moved: Callable[[], None]) -> None:
+        self._moved = moved
+        self._content = b""
+        self.done: defer.Deferred[tuple[bytes, bool]] = defer.Deferred(lambda _: self._leave())
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.done.called:
+            return
+        self._moved()
+        self._content += data
+        if len(self._content) > MAX_ANSWER_BYTES:
+            self.done.callback((self._content[:MAX_ANSWER_BYTES], False))
+            self._leave()
+
+    def _leave(self) -> None:
+        if self.transport is not None:
+            self.transport.loseConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if self.done.called:
+            return
+        if reason.check(client.ResponseDone, http.PotentialDataLoss):
+            self.done.callback((self._content, True))
+        else:
+            self.done.errback(reason)
+
+
+class _Limits:
+    """What breaks a request off: too long without progress, or too long altogether.
+
+    Attributes:
+        expired: Which limit was passed, in words, or "".
+    """
+
+    def __init__(self, clock: IReactorTime, idle_seconds: float, overall_seconds: float) -> None:
+        self._clock = clock
+        self._idle_seconds = idle_seconds
+        self._overall_seconds = overall_seconds
+        self._watched: defer.Deferred[Any] | None = None
+        self.expired = ""
+
+    def __enter__(self) -> Self:
+        self._idle = self._clock.callLater(
+            self._idle_seconds, self._expire, f"nothing moved for {self._idle_seconds:g} s"
+        )
+        self._overall = self._clock.callLater(
+            self._overall_seconds, self._expire, f"not done after {self._overall_seconds:.0f} s"
+        )
+        return self
+
+    def watch(self, deferred: "defer.Deferred[Any]") -> "defer.Deferred[Any]":
+        """Cancel this one when a limit is passed."""
+        self._watched = deferred
+        return deferred
+
+    def moved(self) -> None:
+        """Something has moved."""
+        if self._idle.active():
+            self._idle.reset(self._idle_seconds)
+
+    def _expire(self, reason: str) -> None:
+        self.expired = reason
+        if self._watched is not None:
+            self._watched.cancel()
+
+    def __exit__(self, *_: object) -> None:
+        for call in (self._idle, self._overall):
+            if call.active():
+                call.cancel()

@@ -1,0 +1,557 @@
+"""The uploader, with a clock, a store in memory, and a real directory."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from twisted.internet import defer
+from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.task import Clock, deferLater
+from twisted.logger import LogEvent, LogLevel, formatEvent
+
+from axcollector.buckets import merge_bucket
+from axcollector.core.delivery import UploaderStatus
+from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
+from axcollector.core.layout import stamp
+from axcollector.core.retry import Pause
+from axcollector.disk import Disk
+from axcollector.services import Worker, WorkThread
+from axcollector.stores.signed import SignedStore
+from axcollector.uploader import Uploader
+from tests.conftest import LoggedFailures
+from tests.fake_stores import MemoryStore
+from tests.fakes import HeldThread, SameThread, result_of
+from tests.signing_server import RawServer, SigningServer, url_of
+
+NOW = 1_767_323_045
+KEY = "date=2026-01-02/time=03-04-05/"
+
+
+class Place:
+    """A data directory and what delivers it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.clock = Clock()
+        self.clock.advance(NOW)
+        self.store = MemoryStore()
+        for stage in ("tmp", "staging", "failed", "recovered"):
+            (root / stage).mkdir()
+        self.uploader = self.make()
+
+    def make(self, worker: Worker | None = None, disk: Disk | None = None, **changes: float) -> Uploader:
+        """Another uploader for the same directory and store."""
+        values = {"interval_seconds": 5, "concurrency": 4, "max_attempts": 3, "failed_retry_batch": 2} | changes
+        self.uploader = Uploader(
+            self.clock, worker or SameThread(), disk or Disk(), self.store, str(self.root), chance=lambda: 0.5, **values
+        )
+        return self.uploader
+
+    def stage(self, tenant: str, *names: str, after: int = 0, stage: str = "staging") -> Path:
+        """A bucket, `after` seconds after NOW, with these files, which hold their own names."""
+        bucket = self.root / stage / f"{tenant}~{stamp(NOW + after)}"
+        bucket.mkdir(exist_ok=True)
+        for name in names:
+            (bucket / f"{name}.txt.gz").write_text(name)
+        return bucket
+
+    def left(self, stage: str = "staging") -> list[str]:
+        """The files in a stage."""
+        root = self.root / stage
+        return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+    def delivered(self) -> list[str]:
+        """What the store has, by content."""
+        return sorted(content.decode() for content in self.store.objects.values())
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    """A place whose uploader is stopped in the end, leaving no delayed call."""
+    place = Place(tmp_path)
+    yield place
+    if place.uploader.running:
+        result_of(place.uploader.stopService())
+    assert place.clock.getDelayedCalls() == []
+
+
+def texts(events: list[LogEvent], *levels: LogLevel) -> list[str]:
+    """What was logged at these levels."""
+    return [formatEvent(event) for event in events if event["log_level"] in levels]
+
+
+def refuse_all(error: Exception) -> Callable[[str, str], Exception]:
+    """Every put fails so."""
+    return lambda tenant, key: error
+
+
+def test_what_is_staged_is_delivered(place: Place, log_events: list[LogEvent]) -> None:
+    """Under its key, once; file and bucket are deleted; it is logged and counted."""
+    place.stage("acme~test", "a", "b")
+    place.uploader.startService()
+    assert place.store.objects == {("acme~test", f"{KEY}{name}.txt.gz"): name.encode() for name in "ab"}
+    assert place.left() == []
+    assert place.uploader.status() == UploaderStatus(
+        delivered_files=2, delivered_bytes=2, backlog_files=2, backlog_bytes=2, oldest_start=NOW
+    )
+    bucket = f"acme~test~{stamp(NOW)}"
+    assert texts(log_events, LogLevel.info) == [
+        f"delivered {bucket}/{name}.txt.gz: 1 bytes, attempt 1, 0.000 s" for name in "ab"
+    ]
+
+
+def test_sweeps_come_at_their_times(place: Place) -> None:
+    """What is staged later is found by the next sweep, whether or not earlier files are still under way."""
+    place.uploader.startService()
+    place.store.is_slow = True
+    place.stage("acme~test", "a")
+    place.clock.advance(4.9)
+    assert place.store.waiting == []
+    place.clock.advance(0.1)
+    assert len(place.store.waiting) == 1
+    place.stage("acme~test", "b", after=1)
+    place.clock.advance(5)
+    assert len(place.store.waiting) == 2
+    place.store.step()
+    place.store.step()
+    assert place.delivered() == ["a", "b"]
+
+
+def test_each_end_makes_room_for_the_next(place: Place) -> None:
+    """Slots are filled without waiting for a sweep; no tenant holds more than half of them."""
+    place.store.is_slow = True
+    place.stage("big~test", *"abcdefgh")
+    place.uploader.startService()
+    assert len(place.store.waiting) == 2
+    place.store.step()
+    assert len(place.store.waiting) == 2
+    place.stage("small~test", "x", after=100)
+    place.clock.advance(5)
+    assert [tenant for tenant, _ in place.store.waiting] == ["big~test", "big~test", "small~test"]
+    assert place.uploader.status().in_flight == 3
+    while place.store.waiting:
+        place.store.step()
+    assert place.delivered() == sorted("abcdefghx")
+
+
+def test_a_long_backlog_is_no_recursion(place: Place) -> None:
+    """Thousands of files that are delivered at once."""
+    place.stage("acme~test", *(f"{n:04}" for n in range(2000)))
+    place.uploader.startService()
+    assert len(place.store.objects) == 2000
+    assert place.left() == []
+
+
+def test_files_that_come_while_the_bucket_empties(place: Place) -> None:
+    """The splitter adds to a bucket whose last file is being delivered: it is delivered in its turn."""
+    place.store.is_slow = True
+    place.stage("acme~test", "a")
+    place.uploader.startService()
+    merge_bucket(Disk(), str(place.stage("acme~test", "b", stage="tmp")), str(place.root / "staging"))
+    place.store.step()
+    place.clock.advance(5)
+    place.store.step()
+    assert place.delivered() == ["a", "b"]
+    assert place.left() == []
+
+
+def test_a_bucket_is_given_up_after_its_attempts(place: Place, log_events: list[LogEvent]) -> None:
+    """One attempt a sweep, however many files fail; then it lies in failed, whole."""
+    bucket = place.stage("acme~test", "a", "b").name
+    place.store.refuse = refuse_all(UploadFailed("the store answered 500"))
+    place.uploader.startService()
+    place.clock.advance(5)
+    assert place.left("failed") == []
+    assert len(place.store.puts) == 4
+    place.clock.advance(5)
+    assert place.left("failed") == [bucket, f"{bucket}/a.txt.gz", f"{bucket}/b.txt.gz"]
+    assert place.left() == []
+    status = place.uploader.status()
+    assert (status.failed_tries, status.given_up_buckets, status.delivered_files) == (6, 1, 0)
+    assert texts(log_events, LogLevel.warn)[::4] == [
+        f"{bucket}/a.txt.gz was not delivered: the store answered 500; attempt 1 of 3, then the next sweep tries again",
+        f"{bucket}/a.txt.gz was not delivered: the store answered 500; attempt 3 of 3, then its bucket goes to failed",
+    ]
+    assert texts(log_events, LogLevel.error) == [f"{bucket} moved to failed after 3 attempts"]
+
+
+def test_one_bad_file_holds_up_nothing(place: Place) -> None:
+    """The other files of its bucket are delivered; only it goes to failed."""
+    bucket = place.stage("acme~test", "a", "b", "c").name
+    place.store.refuse = lambda tenant, key: UploadFailed("bad") if key.endswith("a.txt.gz") else None
+    place.make(max_attempts=1, failed_retry_batch=0).startService()
+    assert place.delivered() == ["b", "c"]
+    assert place.left("failed") == [bucket, f"{bucket}/a.txt.gz"]
+
+
+def test_giving_up_adds_to_what_has_failed_before(place: Place) -> None:
+    """Files are added, none is overwritten."""
+    bucket = place.stage("acme~test", "a", stage="failed").name
+    place.stage("acme~test", "b")
+    place.store.refuse = refuse_all(UploadFailed("bad"))
+    place.make(max_attempts=1, failed_retry_batch=0).startService()
+    assert place.left("failed") == [bucket, f"{bucket}/a.txt.gz", f"{bucket}/b.txt.gz"]
+
+
+def test_failed_comes_back_after_a_success(place: Place) -> None:
+    """So many buckets at each success, and they are delivered without waiting for a sweep."""
+    for n in range(7):
+        place.stage("old~test", f"old{n}", after=n, stage="failed")
+    place.store.up = False
+    place.uploader.startService()
+    assert len(place.left("failed")) == 10
+    place.store.up = True
+    place.clock.advance(5)
+    assert len(place.store.objects) == 7
+    assert place.left("failed") == []
+
+
+def test_failed_comes_back_every_ten_minutes(place: Place) -> None:
+    """Even if nothing is delivered; the oldest first."""
+    place.store.refuse = refuse_all(UploadFailed("bad"))
+    place.uploader.startService()
+    for n in (3, 1, 2):
+        place.stage("old~test", "x", after=n, stage="failed")
+    place.clock.pump([5] * 119)
+    assert place.store.puts == []
+    place.clock.advance(5)
+    keys = {key for _, key in place.store.puts}
+    assert {f"date=2026-01-02/time=03-04-0{5 + n}/x.txt.gz" for n in (1, 2)} == keys
+    assert len(place.left("failed")) == 2
+
+
+def test_a_restart_goes_on(place: Place) -> None:
+    """A new uploader finds what is there; what is in failed gets a chance."""
+    place.stage("acme~test", "a")
+    place.stage("acme~test", "b", after=1, stage="failed")
+    place.store.is_slow = True
+    place.uploader.startService()
+    result_of(place.uploader.stopService())
+    place.store.is_slow = False
+    place.make().startService()
+    assert place.delivered() == ["a", "b"]
+
+
+def test_a_pause_costs_no_attempt(place: Place, log_events: list[LogEvent]) -> None:
+    """However long the store is away, nothing goes to failed; one line says that it is away, one that it is back."""
+    for n in range(8):
+        place.stage("acme~test", f"f{n}", after=n)
+    place.store.up = False
+    place.uploader.startService()
+    assert place.uploader.status().paused == (Pause("memory", NOW + 0.75, "it is down", 1),)
+    puts = len(place.store.puts)
+    place.clock.pump([5] * 200)
+    assert len(place.store.puts) - puts < 20
+    assert place.left("failed") == []
+    assert place.uploader.status().failed_tries == 0
+    place.store.up = True
+    place.clock.pump([5] * 70)
+    assert len(place.store.objects) == 8
+    assert place.uploader.status().paused == ()
+    assert texts(log_events, LogLevel.warn) == [
+        "memory is paused for 0.8 s: it is down; its files wait, no attempt is counted"
+    ]
+    assert [t for t in texts(log_events, LogLevel.info) if "again" in t] == ["memory works again"]
+
+
+def test_retry_after_is_obeyed_and_one_probes(place: Place) -> None:
+    """Nobody goes before it is over; then one does, and the rest when that one is delivered."""
+    place.stage("acme~test", *"abcdef")
+    place.store.up = False
+    place.store.retry_after = 12
+    place.uploader.startService()
+    place.store.puts.clear()
+    place.clock.pump([5, 5])
+    assert place.store.puts == []
+    place.store.up = True
+    place.store.is_slow = True
+    place.clock.advance(5)
+    assert len(place.store.waiting) == 1
+    place.clock.advance(5)
+    assert len(place.store.waiting) == 1
+    place.store.step()
+    assert len(place.store.waiting) == 2
+
+
+def test_a_refused_tenant_stops_nobody_else(place: Place) -> None:
+    """Only that tenant's files wait."""
+
+    class PickyStore(MemoryStore):
+        def authorities(self, tenant: str) -> tuple[str, ...]:
+            return (self.AUTHORITY, f"signer: {tenant}")
+
+    place.store = PickyStore()
+    place.make()
+    place.store.refuse = lambda tenant, key: TenantRefused(f"signer: {tenant}", "403") if tenant == "a~test" else None
+    place.stage("a~test", *"abc")
+    place.stage("b~test", "x")
+    place.uploader.startService()
+    assert place.delivered() == ["x"]
+    assert [pause.authority for pause in place.uploader.status().paused] == ["signer: a~test"]
+    assert len([tenant for tenant, _ in place.store.puts if tenant == "a~test"]) == 1
+    place.store.refuse = lambda tenant, key: None
+    place.clock.advance(5)
+    assert place.delivered() == ["a", "b", "c", "x"]
+
+
+def test_a_vanished_file_is_nothing(place: Place, log_events: list[LogEvent]) -> None:
+    """It is no attempt of its bucket, whose other files are delivered."""
+    bucket = place.stage("acme~test", "a", "b")
+    place.store.is_slow = True
+    place.uploader.startService()
+    (bucket / "a.txt.gz").unlink()
+    place.store.refuse = lambda tenant, key: UploadFailed("gone") if key.endswith("a.txt.gz") else None
+    place.store.step()
+    place.store.step()
+    assert place.delivered() == ["b"]
+    assert place.uploader.status().failed_tries == 0
+    assert f"{bucket.name}/a.txt.gz vanished before it was delivered" in texts(log_events, LogLevel.info)
+
+
+def test_a_bug_in_a_store_is_an_attempt(place: Place, logged_failures: LoggedFailures) -> None:
+    """It is logged as the bug it is, and stops nobody."""
+    place.stage("acme~test", "a")
+    place.stage("other~test", "b")
+    place.store.refuse = lambda tenant, key: ZeroDivisionError() if tenant == "acme~test" else None
+    place.make(max_attempts=1, failed_retry_batch=0).startService()
+    assert place.delivered() == ["b"]
+    assert len(place.left("failed")) == 2
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+
+
+def test_a_put_that_is_cancelled_by_itself_is_postponed(place: Place) -> None:
+    """It is tried again by the next sweep, not at once and for ever."""
+    place.stage("acme~test", "a")
+    place.store.refuse = refuse_all(defer.CancelledError())
+    place.uploader.startService()
+    assert len(place.store.puts) == 1
+    place.clock.advance(5)
+    assert len(place.store.puts) == 2
+
+
+def test_stopping_breaks_off_and_keeps(place: Place) -> None:
+    """Uploads under way are cancelled, their files stay, none is begun; drained fails."""
+    place.store.is_slow = True
+    place.stage("acme~test", *"abcdef")
+    place.uploader.startService()
+    drained = place.uploader.drained()
+    result_of(place.uploader.stopService())
+    assert place.store.waiting == []
+    assert len(place.left()) == 7
+    assert place.uploader.status().in_flight == 0
+    with pytest.raises(defer.CancelledError):
+        result_of(drained)
+    place.clock.advance(100)
+    result_of(place.uploader.sweep())
+    assert len(place.store.puts) == 2
+
+
+def test_stopping_waits_for_the_disk(place: Place) -> None:
+    """A file whose upload has succeeded is deleted before the stop is done."""
+    worker = HeldThread()
+    place.make(worker).startService()
+    worker.step()
+    place.stage("acme~test", "a")
+    worker.step()
+    assert place.delivered() == ["a"]
+    stopped = place.uploader.stopService()
+    assert not stopped.called
+    while worker.jobs:
+        worker.step()
+    result_of(stopped)
+    assert place.left() == []
+
+
+def test_a_stopped_worker_is_no_bug(place: Place) -> None:
+    """A disk that is taken away too early costs nothing but the deletion."""
+
+    class StoppedWorker(SameThread):
+        is_stopped = False
+
+        def run(self, function: Callable[..., object], *arguments: object) -> "defer.Deferred[object]":
+            return defer.fail(defer.CancelledError()) if self.is_stopped else super().run(function, *arguments)
+
+    worker = StoppedWorker()
+    place.make(worker).startService()
+    place.store.is_slow = True
+    place.stage("acme~test", "a")
+    place.clock.advance(5)
+    worker.is_stopped = True
+    place.store.step()
+    assert len(place.left()) == 2
+
+
+def test_drained(place: Place) -> None:
+    """Fires once a sweep has found nothing while nothing is under way; a cancelled waiter is forgotten."""
+    place.store.is_slow = True
+    place.stage("acme~test", "a")
+    place.uploader.startService()
+    drained, other = place.uploader.drained(), place.uploader.drained()
+    other.cancel()
+    with pytest.raises(defer.CancelledError):
+        result_of(other)
+    place.clock.advance(5)
+    place.store.step()
+    assert not drained.called
+    place.clock.advance(5)
+    result_of(drained)
+
+
+def test_what_is_foreign_is_reported_once(place: Place, log_events: list[LogEvent]) -> None:
+    """And left alone; what goes and comes again is reported again."""
+    foreign = place.root / "staging" / "lost+found"
+    foreign.mkdir()
+    place.uploader.startService()
+    place.clock.advance(5)
+    assert place.left() == ["lost+found"]
+    assert len(texts(log_events, LogLevel.warn)) == 1
+    foreign.rmdir()
+    place.clock.advance(5)
+    foreign.mkdir()
+    place.clock.advance(5)
+    text = "lost+found in staging is left alone: its name is not that of a bucket"
+    assert texts(log_events, LogLevel.warn) == [text, text]
+
+
+def test_what_cannot_come_back_is_reported_once(place: Place, log_events: list[LogEvent]) -> None:
+    """However many successes give it another chance."""
+    name = place.stage("acme~test", "a", stage="failed").name
+    (place.root / "staging" / name).write_text("in the way")
+    place.stage("other~test", "b", "c")
+    place.uploader.startService()
+    assert texts(log_events, LogLevel.warn) == [
+        f"{name} in failed is left alone: it cannot be moved to staging: Not a directory",
+        f"{name} in staging is left alone: it is no directory",
+    ]
+
+
+class BrokenDisk(Disk):
+    """Fails at what it is told."""
+
+    def __init__(self) -> None:
+        self.broken: set[str] = set()
+
+    def _meet(self, what: str) -> None:
+        if what in self.broken:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def names(self, directory: str) -> list[str]:
+        self._meet(os.path.basename(directory))
+        return super().names(directory)
+
+    def unlink(self, path: str) -> None:
+        self._meet("unlink")
+        super().unlink(path)
+
+    def rename(self, source: str, target: str) -> None:
+        self._meet("rename")
+        super().rename(source, target)
+
+
+def test_a_broken_disk_is_reported(place: Place, log_events: list[LogEvent]) -> None:
+    """A stage that cannot be read is an error in the log, and the next sweep tries again."""
+    disk = BrokenDisk()
+    disk.broken = {"staging", "failed"}
+    place.stage("acme~test", "a")
+    place.make(disk=disk).startService()
+    assert texts(log_events, LogLevel.error) == [
+        "failed cannot be read: Input/output error",
+        "staging cannot be read: Input/output error",
+    ]
+    disk.broken.clear()
+    place.clock.advance(5)
+    assert place.delivered() == ["a"]
+
+
+def test_a_file_that_cannot_be_deleted(place: Place, log_events: list[LogEvent]) -> None:
+    """It counts as an attempt, lest it is sent for ever; a bucket that cannot be moved either begins anew."""
+    disk = BrokenDisk()
+    disk.broken = {"unlink", "rename"}
+    bucket = place.stage("acme~test", "a").name
+    place.make(disk=disk, max_attempts=1).startService()
+    assert place.uploader.status().delivered_files == 0
+    assert texts(log_events, LogLevel.error) == [f"{bucket} cannot be moved to failed: Input/output error"]
+    disk.broken.clear()
+    place.clock.advance(5)
+    assert place.uploader.status().delivered_files == 1
+    assert place.left() == []
+
+
+def test_a_bug_of_ours_is_logged(place: Place, logged_failures: LoggedFailures) -> None:
+    """It ends one upload, not the service."""
+
+    class BuggyDisk(Disk):
+        def unlink(self, path: str) -> None:
+            if path.endswith("a.txt.gz"):
+                raise ZeroDivisionError
+            super().unlink(path)
+
+    place.stage("acme~test", "a", "b")
+    place.make(disk=BuggyDisk()).startService()
+    assert place.delivered() == ["a", "b"]
+    assert len(place.left()) == 2
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+
+
+def test_news_of_a_host_that_was_not_known(place: Place) -> None:
+    """A host that a file meets for the first time is paused like any other."""
+    hosts: dict[str, str] = {}
+
+    class LearningStore(MemoryStore):
+        def authorities(self, tenant: str) -> tuple[str, ...]:
+            return ("signer", hosts[tenant]) if tenant in hosts else ("signer",)
+
+    def refuse(tenant: str, key: str) -> Exception:
+        hosts[tenant] = "store x"
+        return EndpointUnavailable("store x", "503", 100)
+
+    place.store = LearningStore()
+    place.store.refuse = refuse
+    place.stage("acme~test", *"abcdef")
+    place.make().startService()
+    place.clock.pump([5] * 5)
+    assert len(place.store.puts) == 1
+    assert [pause.authority for pause in place.uploader.status().paused] == ["store x"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_hangs_stops_no_other_tenant(place: Place) -> None:
+    """With real threads and sockets: one tenant's store never answers, the files of others are delivered."""
+    from twisted.internet import reactor
+
+    server, stuck = SigningServer("token"), RawServer(b"")
+    ports = [reactor.listenTCP(0, factory, interface="127.0.0.1") for factory in (server.site(), stuck)]
+    server.store_of["stuck~test"] = url_of(ports[1])
+    store = SignedStore.over_network(
+        reactor, Disk(), url_of(ports[0]), lambda: "token", timeout_seconds=30, concurrency=4
+    )
+    thread = WorkThread(IReactorFromThreads(reactor), "disk")
+    thread.startService()
+    place.stage("stuck~test", *"abcdefgh")
+    for n in range(20):
+        place.stage("good~test", f"x{n}", f"y{n}", after=n)
+    uploader = Uploader(
+        reactor, thread, Disk(), store, str(place.root),
+        interval_seconds=0.05, concurrency=4, max_attempts=3, failed_retry_batch=2, chance=lambda: 0.5,
+    )  # fmt: skip
+    uploader.startService()
+    while len(server.objects) < 40 or uploader.status().backlog_files > 8:
+        await deferLater(reactor, 0.01, lambda: None)
+    assert {tenant for tenant, _ in server.objects} == {"good~test"}
+    assert uploader.status().in_flight == 2
+    assert uploader.status().failed_tries == 0
+    server.store_of.clear()
+    await uploader.stopService()
+    assert len(place.left()) == 9
+    uploader.startService()
+    await uploader.drained()
+    assert len(server.objects) == 48
+    await uploader.stopService()
+    await thread.stopService()
+    await store.close()
+    await stuck.close()
+    for port in ports:
+        await defer.maybeDeferred(port.stopListening)
