@@ -1,0 +1,168 @@
+"""The way in: from a body to a durable batch."""
+
+import gzip
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import pytest
+from twisted.internet import defer
+from twisted.internet.task import Clock
+
+from axcollector.core.errors import Overloaded, Rejected, SpoolFailed
+from axcollector.core.model import Batch, DeveloperInfo, Tenant
+from axcollector.core.payload import Limits, Payload
+from axcollector.core.records import Rules
+from axcollector.intake import INLINE_BYTES, Intake
+from tests.fakes import HeldThread, result_of
+
+ACME = Tenant("t1", "acme", "prod")
+LIMITS = Limits(10 << 20, 50 << 20, 20_000)
+
+
+class KnownTenant:
+    """A directory of one tenant."""
+
+    def ready(self) -> bool:
+        return True
+
+    async def tenant_for_scope(self, scope: str) -> Tenant:
+        return ACME
+
+    async def tenant_for_names(self, organization: str, environment: str) -> Tenant:
+        return ACME
+
+    async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
+        return {client_id: DeveloperInfo(developer="d-" + client_id) for client_id in client_ids}
+
+
+class Kept:
+    """A spool and the room for it, in memory."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.full = self.no_room = False
+
+    def submit(self, batch: Batch) -> "defer.Deferred[None]":
+        self.batches.append(batch)
+        return defer.succeed(None)
+
+    def check_room(self) -> None:
+        if self.full:
+            raise Overloaded("full")
+
+    def check(self) -> None:
+        if self.no_room:
+            raise SpoolFailed("no room")
+
+
+class Fixture:
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        self.thread = HeldThread()
+        self.kept = Kept()
+        self.intake = Intake(Clock(), self.thread, KnownTenant(), self.kept, self.kept, limits, Rules())
+
+    def take(self, body: bytes, encoding: str | None = None) -> "defer.Deferred[int]":
+        async def tenant_of(_: Payload) -> Tenant:
+            return ACME
+
+        return defer.ensureDeferred(self.intake.take(body, encoding, tenant_of))
+
+    def take_records(self, *records: object) -> "defer.Deferred[int]":
+        return defer.ensureDeferred(self.intake.take_records("scope", records))
+
+    def lines(self) -> list[bytes]:
+        return [line for batch in self.kept.batches for line in batch.lines.splitlines()]
+
+
+def body(count: int, size: int = 10) -> bytes:
+    """A body of so many records of about that size."""
+    record = b'{"client_received_start_timestamp":1,"client_id":"k","x":"%b"}' % (b"x" * size)
+    return b'{"records":[%b]}' % b",".join([record] * count)
+
+
+def test_small_bodies_need_no_thread() -> None:
+    """What is small is taken apart where it is."""
+    f = Fixture()
+    assert result_of(f.take(body(3))) == 3
+    assert result_of(f.take(gzip.compress(body(3)), "gzip")) == 3
+    assert [json.loads(line)["developer"] for line in f.lines()] == ["d-k"] * 6
+    assert f.thread.jobs == []
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+def test_large_bodies_go_to_a_thread(encoding: str | None) -> None:
+    """What is large, before or after gunzip, is taken apart elsewhere, and taken all the same."""
+    f = Fixture()
+    large = body(2000, INLINE_BYTES // 1000)
+    taken = f.take(gzip.compress(large) if encoding else large, encoding)
+    steps = 0
+    while f.thread.jobs:
+        assert not taken.called
+        f.thread.step()
+        steps += 1
+    assert (result_of(taken), steps) == (2000, 3)
+    assert len(f.lines()) == 2000
+
+
+@pytest.mark.parametrize("encoding", [None, "gzip"])
+def test_limits_beyond_what_is_large(encoding: str | None) -> None:
+    """A large body that breaks a limit is refused, with that limit named."""
+    f = Fixture(replace(LIMITS, max_body_bytes=INLINE_BYTES * 2, max_decompressed_bytes=INLINE_BYTES * 2))
+    huge = body(1, INLINE_BYTES * 3)
+    taken = f.take(gzip.compress(huge) if encoding else huge, encoding)
+    f.thread.step()
+    with pytest.raises(Rejected, match=str(INLINE_BYTES * 2)):
+        result_of(taken)
+
+
+def test_small_limits() -> None:
+    """With limits below what is large, nothing is tried twice."""
+    f = Fixture(Limits(100, 100, 1))
+    with pytest.raises(Rejected, match=r"larger than 100 bytes \(max_body_bytes\)"):
+        result_of(f.take(body(2)))
+    assert f.thread.jobs == []
+
+
+def test_records_of_this_process() -> None:
+    """Dicts, and JSON texts, whatever numbers and strings they hold."""
+    f = Fixture()
+    given = [
+        {"client_received_start_timestamp": 1, "n": 2**70, "s": "\ud800"},
+        {"client_received_start_timestamp": 1, "s": "ü", "nested": {"a": [1, None, True]}},
+        b'{"client_received_start_timestamp":1,"n":1.10}',
+    ]
+    assert result_of(f.take_records(*given)) == 3
+    first, second, third = f.lines()
+    assert {key: json.loads(first)[key] for key in given[0]} == given[0]
+    assert {key: json.loads(second)[key] for key in given[1]} == given[1]
+    assert b'"n":1.10' in third
+
+
+@pytest.mark.parametrize("value", [float("nan"), object(), {1, 2}, [float("inf")]])
+def test_records_that_are_no_json(value: object) -> None:
+    """What JSON cannot say is refused, and nothing is kept."""
+    f = Fixture()
+    with pytest.raises(Rejected) as refusal:
+        result_of(f.take_records({"client_received_start_timestamp": 1, "x": value}))
+    assert refusal.value.code == "BAD_DATA"
+    assert f.kept.batches == []
+
+
+def test_endless_records() -> None:
+    """A record that holds itself is refused."""
+    endless: dict[str, object] = {"client_received_start_timestamp": 1}
+    endless["self"] = endless
+    with pytest.raises(Rejected, match="cannot be written as JSON"):
+        result_of(Fixture().take_records(endless))
+
+
+def test_no_room() -> None:
+    """Too much waiting, or a full disk, refuses before anything is looked at."""
+    f = Fixture()
+    f.kept.no_room = True
+    with pytest.raises(SpoolFailed):
+        result_of(f.take_records({}))
+    f.kept.full = True
+    with pytest.raises(Overloaded):
+        f.intake.check_room()
