@@ -1,0 +1,50 @@
+"""What every door answers: JSON objects, whatever happened."""
+
+import math
+from typing import Final
+
+import msgspec
+from twisted.web.iweb import IRequest
+
+from axcollector.core.errors import Refusal
+
+CONTENT_TYPE: Final = b"application/json; charset=utf-8"
+
+
+def accepted(count: int) -> bytes:
+    """The body of a 200: so many records are durable. `rejected` stays 0 (SPEC section 2 says why)."""
+    return b'{"accepted": %d, "rejected": 0}' % count
+
+
+def error(code: str, reason: str) -> bytes:
+    """The body of any other answer."""
+    return msgspec.json.encode({"errorCode": code, "reason": reason.encode(errors="replace").decode()})
+
+
+def headers_of(refusal: Refusal) -> list[tuple[bytes, bytes]]:
+    """The headers that say what to do about a refusal, beside the usual ones."""
+    if refusal.retry_after is None:
+        return []
+    return [(b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after)))]
+
+
+def give(request: IRequest, status: int, body: bytes) -> bytes:
+    """Set the answer's status and usual headers; the body, for a renderer to return."""
+    request.setResponseCode(status)
+    request.setHeader(b"Content-Type", CONTENT_TYPE)
+    request.setHeader(b"Content-Length", b"%d" % len(body))
+    return body
+
+
+def refuse(request: IRequest, refusal: Refusal) -> bytes:
+    """The same for a refusal."""
+    for name, value in headers_of(refusal):
+        request.setHeader(name, value)
+    return give(request, refusal.status, error(refusal.code, refusal.reason))
+
+
+def raw(status: bytes, code: str, reason: str) -> bytes:
+    """A whole HTTP answer that closes the connection, for requests that no resource gets to see."""
+    body = error(code, reason)
+    head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    return head % (status, CONTENT_TYPE, len(body)) + body
