@@ -31,6 +31,7 @@ setup(
     extras_require={
         "test": [
             "coverage>=7.6",
+            "duckdb>=1.1",
             "hypothesis>=6.115",
             "mypy>=1.15",
             "mypy-zope>=1.0.9",
