@@ -1,0 +1,152 @@
+"""`axcollector demo`: the real service, real requests, real files, and a count of them, in a few seconds.
+
+In a fresh directory it writes a small configuration (everything else is the default), registers tenants and keys, runs
+the service as a process of its own, sends made-up records to it, waits until the files are in the `file:` store, and
+compares what lies there with what was acknowledged. However it ends, the service has ended before.
+"""
+
+# ruff: noqa: N815 - Twisted's names
+
+import contextlib
+import errno
+import os
+import random
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from typing import Any, ClassVar, Final
+
+from twisted.internet import defer
+from twisted.python import usage
+from twisted.python.failure import Failure
+
+from axcollector.cli.demo_run import Demo, Plan
+from axcollector.cli.options import CommandOptions
+
+DIRECTORY: Final = "axcollector-demo"
+RECORDS: Final = 6000
+MAX_RECORDS: Final = 100_000
+INTERRUPTED: Final = 130
+"""The exit status of what was interrupted, as shells have it."""
+
+
+class DemoOptions(CommandOptions):
+    """Options of the demo."""
+
+    longdesc = (
+        "Runs the service in a fresh directory, sends records to it, waits until their files are delivered and counts"
+        " them; takes a few seconds. Example: axcollector demo --keep-running"
+    )
+    optFlags: ClassVar[list[Any]] = [
+        ["keep-running", "k", "Go on with a few records a second until Ctrl-C, to look at the service"]
+    ]
+    optParameters: ClassVar[list[Any]] = [
+        ["directory", "d", None, f"An empty or new directory; without it ./{DIRECTORY}, or ./{DIRECTORY}-2 and so on"],
+        ["records", "n", str(RECORDS), f"How many records to send, 1 to {MAX_RECORDS}"],
+    ]
+    compData = usage.Completions(optActions={"directory": usage.CompleteDirs()})
+
+    def postOptions(self) -> None:
+        """A number of records is one."""
+        text = self["records"]
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_RECORDS):
+            raise usage.UsageError(f"--records: {text!r} is not allowed; allowed is 1 to {MAX_RECORDS}")
+
+    def run(self) -> None:
+        """Run the demo; the exit status is 0 if all records were delivered."""
+        from twisted.internet import reactor  # noqa: PLC0415 - help and completion need none
+
+        plan = Plan(fresh_directory(self["directory"]), int(self["records"]), bool(self["keep-running"]))
+        demo = Demo(reactor, plan, random.Random(), sys.stdout, sys.stderr)  # noqa: S311 - made-up records
+        status = Errand(reactor, demo.run()).run()
+        if status:
+            sys.exit(status)
+
+
+def fresh_directory(wanted: str | None) -> str:
+    """The absolute path of an empty directory: the one that is wanted, or a new one under the current.
+
+    Raises:
+        FileExistsError: The one that is wanted holds something.
+    """
+    if wanted is not None:
+        os.makedirs(wanted, exist_ok=True)
+        if os.listdir(wanted):
+            raise FileExistsError(
+                errno.EEXIST, "The demo wants a directory of its own, and there is something in", wanted
+            )
+        return os.path.abspath(wanted)
+    number = 1
+    while True:
+        name = DIRECTORY if number == 1 else f"{DIRECTORY}-{number}"
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name)
+            return os.path.abspath(name)
+        number += 1
+
+
+class Errand:
+    """Runs a reactor for as long as a piece of work takes.
+
+    The work is cancelled when the reactor is stopped, and the reactor goes on until the work has seen to its end: what
+    it started, it has stopped.
+    """
+
+    def __init__(self, reactor: Any, work: Coroutine[Any, Any, None]) -> None:  # noqa: ANN401 - any reactor
+        """Start nothing yet."""
+        self._reactor = reactor
+        self._work = work
+        self._result: object = None
+        self._ended: defer.Deferred[None] = defer.Deferred()
+        self._stopping = False
+
+    def run(self) -> int:
+        """Run it; 0, or `INTERRUPTED` if it was cancelled and did not take that for its end. Raises what it raises."""
+        self._reactor.callWhenRunning(self._begin)
+        with self._signals():
+            self._reactor.run()
+        if isinstance(self._result, Failure):
+            if self._result.check(defer.CancelledError):
+                return INTERRUPTED
+            self._result.raiseException()
+        return 0
+
+    def stop(self) -> None:
+        """Stop the reactor; once only, however often it is asked for."""
+        if not self._stopping:
+            self._stopping = True
+            self._reactor.stop()
+
+    def _begin(self) -> None:
+        running = defer.ensureDeferred(self._work)
+
+        def cancel() -> "defer.Deferred[None]":
+            self._stopping = True
+            running.cancel()
+            return self._ended
+
+        self._reactor.addSystemEventTrigger("before", "shutdown", cancel)
+        running.addBoth(self._end)
+
+    def _end(self, result: object) -> None:
+        self._result = result
+        self._reactor.callLater(0, self.stop)
+        self._ended.callback(None)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Ctrl-C, and a terminal that is closed, stop it, unless they mean something else already (as with nohup)."""
+
+        def handler(*_: object) -> None:
+            self._reactor.callFromThread(self.stop)
+
+        replaced = {
+            number: signal.signal(number, handler)
+            for number, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL))
+            if signal.getsignal(number) is default
+        }
+        try:
+            yield
+        finally:
+            for number, before in replaced.items():
+                signal.signal(number, before)

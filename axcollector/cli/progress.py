@@ -1,0 +1,119 @@
+"""A progress bar: on a terminal one line that is drawn again, elsewhere a line a quarter of the way."""
+
+import shutil
+from collections.abc import Callable
+from typing import Final, Self, TextIO
+
+_CELLS: Final = 24
+_LABEL_CELLS: Final = 12
+_REDRAW_SECONDS: Final = 0.1
+"""Oftener nobody can read it, and terminals are slow."""
+_QUARTERS: Final = 4
+
+
+class Progress:
+    """How far something has come, with its rate; used as a context, so that what is written next has its own line."""
+
+    def __init__(
+        self,
+        stream: TextIO,
+        label: str,
+        total: int,
+        unit: str,
+        seconds: Callable[[], float],
+        *,
+        with_rate: bool = True,
+    ) -> None:
+        """Show the beginning.
+
+        Args:
+            stream: Where it is shown.
+            label: What is under way, in a word.
+            total: How many units there are, at least 1.
+            unit: What they are called, in the plural.
+            seconds: Tells the time.
+            with_rate: Whether the rate says anything.
+        """
+        self._stream = stream
+        self._label = label
+        self._total = total
+        self._unit = unit
+        self._seconds = seconds
+        self._with_rate = with_rate
+        self._terminal = stream.isatty()
+        self._started = seconds()
+        self._ended: float | None = None
+        self._drawn_at = self._started
+        self._quarters = 0
+        self.done = 0
+        if self._terminal:
+            self._draw()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """From the beginning until it was complete, or until now."""
+        return (self._seconds() if self._ended is None else self._ended) - self._started
+
+    @property
+    def rate(self) -> float:
+        """Units a second, so far."""
+        elapsed = self.elapsed_seconds
+        return self.done / elapsed if elapsed > 0 else 0.0
+
+    def advance(self, count: int) -> None:
+        """So many more are done."""
+        self.reach(self.done + count)
+
+    def reach(self, done: int) -> None:
+        """So many are done now."""
+        self.done = done
+        if done >= self._total and self._ended is None:
+            self._ended = self._seconds()
+        if not self._terminal:
+            self._say_quarter()
+        elif done >= self._total or self._seconds() - self._drawn_at >= _REDRAW_SECONDS:
+            self._draw()
+
+    def close(self) -> None:
+        """Leave the line, at what was reached last."""
+        if self._terminal:
+            self._draw()
+            self._stream.write("\n")
+            self._stream.flush()
+            self._terminal = False
+            self._quarters = _QUARTERS
+
+    def _say_quarter(self) -> None:
+        quarters = min(_QUARTERS, self.done * _QUARTERS // self._total)
+        if quarters > self._quarters:
+            self._quarters = quarters
+            self._stream.write(self._text("") + "\n")
+            self._stream.flush()
+
+    def _draw(self) -> None:
+        self._drawn_at = self._seconds()
+        full, empty = self._signs()
+        filled = min(_CELLS, self.done * _CELLS // self._total)
+        columns = shutil.get_terminal_size().columns - 1
+        line = self._text(full * filled + empty * (_CELLS - filled) + "  ")[:columns]
+        # Back to the line's start, and clear what a longer text left behind.
+        self._stream.write(f"\r{line}\x1b[K")
+        self._stream.flush()
+
+    def _text(self, bar: str) -> str:
+        rate = f"  {self.rate:,.0f}/s" if self.done and self._with_rate else ""
+        return f"{self._label:<{_LABEL_CELLS}}{bar}{self.done:,} of {self._total:,} {self._unit}{rate}"
+
+    def _signs(self) -> tuple[str, str]:
+        """What stands for done and not done, in what the stream can write."""
+        try:
+            "█░".encode(self._stream.encoding or "ascii")
+        except UnicodeEncodeError:
+            return "#", "."
+        return "█", "░"
