@@ -177,6 +177,7 @@ class Collector(Service):
             self._room,
             Limits(config.max_body_bytes, config.max_decompressed_bytes, config.max_batch_records),
             Rules(config.max_record_age, config.max_clock_skew, config.overwrite_tenant),
+            config.max_pending_bytes,
         )
         splitter = self._splitter(Stage.TMP)
         return Closing(self._reactor, self._threads["splitter"], self._spool, writer, splitter, config.close_grace)

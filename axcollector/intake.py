@@ -7,16 +7,16 @@ reactor goes on turning.
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
 from axcollector.core import payload, records
-from axcollector.core.errors import Rejected
-from axcollector.core.model import Batch, Tenant
+from axcollector.core.errors import Overloaded, Rejected
+from axcollector.core.model import Tenant
 from axcollector.core.payload import Limits, Payload
-from axcollector.core.records import Records, Rules
+from axcollector.core.records import Rules
 from axcollector.room import Room
 from axcollector.services import Worker
 from axcollector.spool import Spool
@@ -25,6 +25,7 @@ from axcollector.sync.directory import Directory
 INLINE_BYTES = 1 << 19
 """Bodies up to this size, after gunzip, are taken apart where they are; it costs a few milliseconds."""
 
+T = TypeVar("T")
 Record = Mapping[str, object] | bytes
 
 
@@ -34,6 +35,57 @@ class TenantOf(Protocol):
     def __call__(self, body: Payload, /) -> Awaitable[Tenant]:
         """The tenant; raises `Refusal` where there is none."""
         ...
+
+
+class _Here:
+    """A `Worker` that runs everything where it is asked to, at once."""
+
+    def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
+        return defer.maybeDeferred(function, *arguments)
+
+
+_HERE = _Here()
+
+
+class _Large:
+    """The large bodies that a worker has, also those whose clients have gone: their memory is not free before it is."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        self._sizes: dict[object, int] = {}
+
+    @property
+    def held(self) -> int:
+        """How many bytes they have, as sent."""
+        return sum(tuple(self._sizes.values()))
+
+    def of(self, size: int) -> Worker:
+        """A worker for one body of so many bytes."""
+        return _LargeBody(self._worker, self._sizes, size)
+
+
+class _LargeBody:
+    """Runs the steps of one large body; counts it from the moment a step is asked for until it is done."""
+
+    def __init__(self, worker: Worker, sizes: dict[object, int], size: int) -> None:
+        self._worker = worker
+        self._sizes = sizes
+        self._size = size
+
+    def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
+        step = object()
+        self._sizes[step] = self._size
+
+        def counted() -> T:
+            try:
+                return function(*arguments)
+            finally:
+                self._sizes.pop(step, None)
+
+        result = self._worker.run(counted)
+        if result.called:  # it was not begun, or is done already
+            self._sizes.pop(step, None)
+        return result
 
 
 class Intake:
@@ -48,6 +100,7 @@ class Intake:
         room: Room,
         limits: Limits,
         rules: Rules,
+        max_pending_bytes: int,
     ) -> None:
         """Put the parts together.
 
@@ -59,9 +112,11 @@ class Intake:
             room: Knows whether there is room on disk.
             limits: How large a batch may be.
             rules: What is asked of records.
+            max_pending_bytes: How many bytes of large bodies may be worked on or wait for that.
         """
         self._clock = clock
-        self._worker = worker
+        self._large = _Large(worker)
+        self._max_pending_bytes = max_pending_bytes
         self._spool = spool
         self._room = room
         self._rules = rules
@@ -82,6 +137,8 @@ class Intake:
         """
         self._spool.check_room()
         self._room.check()
+        if self._large.held >= self._max_pending_bytes:
+            raise Overloaded(f"{self._large.held} bytes of large bodies are being worked on (max_pending_bytes)")
 
     async def take(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> int:
         """Make the records of a body durable, all or none. How many they are, once they are (see `durability`).
@@ -89,22 +146,19 @@ class Intake:
         Raises:
             Refusal: They are not taken; the kind says why.
         """
-        inline = self._inline_limits
-        run: Callable[..., defer.Deferred[object]] = defer.maybeDeferred
+        worker: Worker = _HERE
         try:
-            document = payload.decode(body, content_encoding, inline)
+            document = payload.decode(body, content_encoding, self._inline_limits)
         except Rejected as exc:
-            if exc.code != "PAYLOAD_TOO_LARGE" or inline == self.limits:
+            if exc.code != "PAYLOAD_TOO_LARGE" or self._inline_limits == self.limits:
                 raise
-            run = self._worker.run
-            document = await self._worker.run(payload.decode, body, content_encoding, self.limits)
+            worker = self._large.of(len(body))
+            document = await worker.run(payload.decode, body, content_encoding, self.limits)
         tenant = await tenant_of(document)
         texts = document.records
-        checked = await run(records.check, texts, self._rules, self._clock.seconds())
-        assert isinstance(checked, Records)
+        checked = await worker.run(records.check, texts, self._rules, self._clock.seconds())
         known = await self.directory.developers(tenant, checked.client_ids)
-        batch = await run(records.enrich, checked, tenant, known, self._rules)
-        assert isinstance(batch, Batch)
+        batch = await worker.run(records.enrich, checked, tenant, known, self._rules)
         await self._spool.submit(batch)
         return len(batch)
 

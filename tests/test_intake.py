@@ -60,7 +60,9 @@ class Fixture:
     def __init__(self, limits: Limits = LIMITS) -> None:
         self.thread = HeldThread()
         self.kept = Kept()
-        self.intake = Intake(Clock(), self.thread, KnownTenant(), self.kept, self.kept, limits, Rules())
+        self.intake = Intake(
+            Clock(), self.thread, KnownTenant(), self.kept, self.kept, limits, Rules(), INLINE_BYTES * 3
+        )
 
     def take(self, body: bytes, encoding: str | None = None) -> "defer.Deferred[int]":
         async def tenant_of(_: Payload) -> Tenant:
@@ -166,3 +168,20 @@ def test_no_room() -> None:
     f.kept.full = True
     with pytest.raises(Overloaded):
         f.intake.check_room()
+
+
+def test_large_bodies_are_counted_until_the_thread_is_done_with_them() -> None:
+    """Clients that hang up do not make room for more large bodies than may be held."""
+    f = Fixture()
+    large = body(2, INLINE_BYTES)
+    for _ in range(2):
+        f.intake.check_room()
+        taken = f.take(large)
+        taken.addErrback(lambda failure: failure.trap(defer.CancelledError) and None)
+        taken.cancel()
+    with pytest.raises(Overloaded, match="max_pending_bytes"):
+        f.intake.check_room()
+    f.thread.step()
+    f.intake.check_room()
+    f.thread.step()
+    assert f.kept.batches == []

@@ -131,6 +131,7 @@ class Stand:
             self.room,
             limits,
             Rules(overwrite_tenant=True),
+            1 << 30,
         )
         self.api = AnalyticsAPI(self)
         self.site = IngestSite(
