@@ -30,7 +30,7 @@ setup(
     ],
     extras_require={
         "test": [
-            "coverage>=7.6",
+            "coverage>=7.13",
             "duckdb>=1.1",
             "hypothesis>=6.115",
             "mypy>=1.15",

@@ -17,6 +17,17 @@ settings.register_profile(
 settings.load_profile("axcollector")
 
 
+def pytest_collection_finish() -> None:
+    """What imports made stays: the collections after each test need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let it be collected at the end."""
+    gc.unfreeze()
+
+
 class LoggedFailures:
     """The failures logged during a test; those not taken by its end fail it."""
 

@@ -30,12 +30,15 @@ class Reactor(Clock):
 
     def turn_until(self, condition: object) -> None:
         """Make calls from threads until the condition holds."""
-        while not condition():
+        for _ in range(3000):
+            if condition():
+                return
             try:
                 function, arguments = self._calls.get(timeout=0.01)
                 function(*arguments)
             except queue.Empty:
                 self.advance(0.05)
+        raise AssertionError("not so after half a minute")
 
     def wait(self, deferred: "defer.Deferred[object]") -> object:
         """What a Deferred fires with."""

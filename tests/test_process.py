@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +37,9 @@ class Process:
             text=True,
         )
         self.lines: list[str] = []
+        self._watchdog = threading.Timer(120, self.popen.kill)  # what hangs ends, and its log is shown
+        self._watchdog.daemon = True
+        self._watchdog.start()
 
     def wait_for(self, text: str) -> str:
         """The first log line from here on that holds the text."""
@@ -66,6 +70,7 @@ class Process:
         if self.popen.poll() is None:
             self.popen.send_signal(number)
         rest, _ = self.popen.communicate(timeout=60)
+        self._watchdog.cancel()
         return self.popen.returncode, "".join(self.lines) + rest
 
 

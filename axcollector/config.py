@@ -1,0 +1,273 @@
+"""`Config`: every setting, its default, what it may be, and what it is for. The one table that everything is made from.
+
+The class is the table: a field is a key, and its annotation holds the kind of value and the text that the command
+line's help and the documentation show. `config_file` reads it from YAML and the command line; an embedding program
+makes one directly. Either way an invalid value cannot be made.
+
+What this version cannot do yet is in `NOT_YET`: it is refused, never passed over in silence.
+"""
+
+import difflib
+import os
+import re
+import reprlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Final, get_type_hints
+
+from axcollector.config_endpoints import Endpoint, Endpoints, is_local, takes_any_port
+from axcollector.config_values import (
+    Choice,
+    Flag,
+    Kind,
+    Path,
+    PathPart,
+    Seconds,
+    Size,
+    StoreUrl,
+    Text,
+    Url,
+    Whole,
+)
+from axcollector.core.errors import ConfigError
+
+MIB: Final = 1 << 20
+
+INSTANCE_ID: Final = Text(r"[A-Za-z0-9-]{1,64}", "a UUID, or another name of up to 64 letters, digits and dashes")
+"""It becomes part of file names, where `_` and `.` separate; installations of apid have ids that are no UUIDs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The settings of one collector. Paths are absolute, whatever was given.
+
+    Raises:
+        ConfigError: A value cannot be used; the message names the key, the value and what is allowed.
+    """
+
+    listen: Annotated[
+        Sequence[str], Endpoints(), "where gateways send their records; on the command line it may be repeated"
+    ] = ("tcp:9000:interface=127.0.0.1",)
+    admin_listen: Annotated[
+        str, Endpoint(may_be_empty=True), "where health is asked for, never the port that takes records"
+    ] = "tcp:9001:interface=127.0.0.1"
+    base_path: Annotated[str, PathPart(), "what the paths of the native routes begin with"] = "/analytics"
+    local_storage_path: Annotated[str, Path(), "the data directory; made, with mode 0700, if absent"] = (
+        "./axcollector-data"
+    )
+    data_path: Annotated[str, PathPart(), "the directory below local_storage_path that holds the stages"] = "/ax"
+    collection_interval: Annotated[int, Whole(1, 86_400, "s"), "how long an interval is"] = 120
+    close_grace: Annotated[float, Seconds(), "how long after its end an interval is closed"] = 5.0
+    journal_max_bytes: Annotated[int, Size(), "a journal of this size is followed by another in the same interval"] = (
+        256 * MIB
+    )
+    upload_interval: Annotated[float, Seconds(0.01), "how often staging is swept"] = 5.0
+    upload_concurrency: Annotated[
+        int, Whole(1, 1024, "files"), "how many are uploaded at a time; no tenant holds more than half of the slots"
+    ] = 16
+    upload_timeout: Annotated[
+        float, Seconds(0.01), "an upload without progress for so long has failed, as has one below 100 kB/s overall"
+    ] = 60.0
+    max_upload_attempts: Annotated[int, Whole(1, 1000), "failures after which a bucket goes to failed/"] = 3
+    failed_retry_batch: Annotated[
+        int, Whole(1, 100_000, "buckets"), "how many go back from failed/ to staging/ at a time"
+    ] = 10
+    buffer_channel_size: Annotated[
+        int, Whole(1, 1_000_000, "batches"), "how many may wait for a commit before new ones get 503"
+    ] = 1000
+    max_pending_bytes: Annotated[
+        int, Size(), "bodies being received or waiting, as sent, before new ones get 503"
+    ] = 128 * MIB  # fmt: skip
+    max_body_bytes: Annotated[int, Size(), "the largest body, as sent"] = 10 * MIB
+    max_decompressed_bytes: Annotated[int, Size(), "the largest body, after gunzip"] = 50 * MIB
+    max_batch_records: Annotated[int, Whole(1, 10_000_000, "records"), "the largest batch"] = 20_000
+    request_timeout: Annotated[float, Seconds(0.01), "a request not received whole by then is cut"] = 60.0
+    durability: Annotated[
+        str,
+        Choice(("fsync", "write", "memory")),
+        "what a 200 means: on stable storage; handed to the kernel; queued in memory",
+    ] = "fsync"
+    spool_quota_bytes: Annotated[
+        int,
+        Size(0),
+        "how large the stages may be together before new batches get 503;"
+        " 0: until less than 10 % of the file system is free. Nothing is ever deleted to make room",
+    ] = 0
+    compression: Annotated[
+        str, Choice(("fast", "small")), "small: files are packed again when a journal is split"
+    ] = "fast"  # fmt: skip
+    use_caching: Annotated[bool, Flag(), "false: the registry is asked for every batch"] = True
+    cache_refresh_interval: Annotated[
+        float, Seconds(), "how often the catalog is rebuilt in full, should an event have been missed; 0: never"
+    ] = 1800.0
+    uap_server_base: Annotated[
+        str | None, Url(), "the signing service; when set, it says where files go, and store is not used"
+    ] = None
+    store: Annotated[
+        str | None, StoreUrl(), "where files go without a signing service; by default file:, local_storage_path, /store"
+    ] = None
+    bearer_token: Annotated[str | None, Text(), "the token for the signing service"] = field(default=None, repr=False)
+    bearer_token_file: Annotated[
+        str | None, Path(), "a file that holds the token for the signing service; read again when it changes"
+    ] = None
+    instance_id: Annotated[
+        str | None, INSTANCE_ID, "this installation's id, part of file names; by default made once and kept"
+    ] = None
+    registry_path: Annotated[
+        str | None, Path(), "the SQLite file of scopes and developers; by default registry.db in local_storage_path"
+    ] = None
+    sync: Annotated[
+        str,
+        Choice(("registry", "transicator", "none")),
+        "where snapshots and changes come from; none: an embedding program tells them",
+    ] = "registry"
+    max_record_age: Annotated[float, Seconds(0, 1e11), "how far back a record's start may lie; 0: any time"] = 0.0
+    max_clock_skew: Annotated[float, Seconds(0, 1e11), "how far ahead a record's start may lie; 0: any time"] = 0.0
+    overwrite_tenant: Annotated[
+        bool, Flag(), "true: a record's organization and environment are its scope's, whatever was sent"
+    ] = False
+    invalid_records: Annotated[
+        str, Choice(("reject_batch", "quarantine")), "what one bad record does to its batch"
+    ] = "reject_batch"  # fmt: skip
+    ingest_auth: Annotated[str, Choice(("none", "token")), "whether requests need a token of their scope"] = "none"
+    admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
+    workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
+    http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "twisted"
+    upload_proxy: Annotated[str | None, Url(), "the forward proxy for uploads and sync"] = None
+    log_format: Annotated[str, Choice(("text", "json")), "how log lines are written"] = "text"
+
+    def __post_init__(self) -> None:
+        """Read every value by its kind, then look at those that must suit each other."""
+        for key in KEYS.values():
+            value = getattr(self, key.name)
+            if value is not None or key.default is not None:
+                object.__setattr__(self, key.name, key.read(value))
+        for name, is_missing, instead in NOT_YET:
+            if is_missing(getattr(self, name)):
+                raise ConfigError(
+                    f"{KEYS[name].shown(getattr(self, name))} is not available in this version; {instead}"
+                )
+        _check_together(self)
+
+    @property
+    def data_directory(self) -> str:
+        """The directory that holds the stages."""
+        return self.local_storage_path + self.data_path
+
+    @property
+    def registry_file(self) -> str:
+        """The registry's file."""
+        return self.registry_path or os.path.join(self.local_storage_path, "registry.db")
+
+    @property
+    def store_url(self) -> str:
+        """Where files go without a signing service."""
+        return self.store or "file:" + os.path.join(self.local_storage_path, "store")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What there is to know of a key.
+
+    Attributes:
+        name: Its name.
+        kind: What it takes.
+        description: What it is for.
+        default: Its value when it is not given; None: there is none, or it follows from other keys.
+        secret: Whether its value must never be shown, nor be given on a command line.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    default: Any
+    secret: bool
+
+    def read(self, value: object) -> object:
+        """The value as `Config` holds it; raises `ConfigError`."""
+        try:
+            return self.kind.read(value)
+        except ValueError as exc:
+            problem = ConfigError(f"{self.shown(value)} is not allowed; allowed is {self.kind.allowed}")
+            # What a kind raised holds the value, which may be a secret.
+            raise problem from (None if self.secret else exc)
+
+    @property
+    def default_text(self) -> str:
+        """The default as one would write it, or nothing."""
+        match self.default:
+            case None:
+                return ""
+            case bool():
+                return str(self.default).lower()
+            case int() if self.default >= MIB and not self.default % MIB:
+                return f"{self.default // MIB} MiB"
+            case float():
+                return f"{self.default:g}"
+            case tuple():
+                return " ".join(self.default)
+            case _:
+                return str(self.default)
+
+    def shown(self, value: object) -> str:
+        """The key and a value, in one line, for messages; of a secret the key alone."""
+        return f"{self.name}: the given value" if self.secret else f"{self.name}: {_shortly(value)}"
+
+
+def _keys() -> dict[str, Key]:
+    hints = get_type_hints(Config, include_extras=True)
+    keys = {}
+    for each in fields(Config):
+        kind, description = hints[each.name].__metadata__
+        keys[each.name] = Key(each.name, kind, description, each.default, not each.repr)
+    return keys
+
+
+KEYS: Final[Mapping[str, Key]] = _keys()
+"""Every key, by name, in the order of the documentation."""
+
+_LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1) and unix: are, or nothing"
+
+NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
+    ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
+    ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
+    ("store", lambda value: str(value).startswith("s3:"), "file:PATH is"),
+    ("sync", lambda value: value == "transicator", "registry and none are"),
+    ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
+    ("ingest_auth", lambda value: value == "token", "none is"),
+    ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
+    ("workers", lambda value: value != 1, "1 is"),
+    ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
+    ("upload_proxy", lambda value: value is not None, "leave it out: uploads go directly"),
+    ("log_format", lambda value: value == "json", "text is"),
+)
+"""What is not available yet: the key, whether a value of it is one of those, and what is available."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """A hint at the known name that looks most like an unknown one."""
+    return f"the nearest is {difflib.get_close_matches(name, known, n=1, cutoff=0)[0]}"
+
+
+def _check_together(config: Config) -> None:
+    """Refuse values that do not suit each other; the message names both keys."""
+    if config.bearer_token is not None and config.bearer_token_file is not None:
+        raise ConfigError("bearer_token and bearer_token_file are both set; allowed is one of them")
+    if config.admin_listen in config.listen and not takes_any_port(config.admin_listen):
+        raise ConfigError(
+            f"admin_listen and listen are both {config.admin_listen!r}; allowed are different endpoints,"
+            " because whoever sends records is not to see the admin pages"
+        )
+    for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
+        if os.path.commonpath([path, config.data_directory]) == config.data_directory:
+            raise ConfigError(
+                f"{key}: {path!r} lies in {config.data_directory!r}, which data_path keeps for the stages;"
+                " allowed is a path outside of it"
+            )
+
+
+def _shortly(value: object) -> str:
+    """A value in one line of bearable length, without the user names and passwords of URLs."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 120
+    return re.sub(r"//[^/@]*@", "//…@", shortener.repr(value))

@@ -1,0 +1,60 @@
+"""How Sphinx builds the documentation: `sphinx-build -W -b html docs docs/_build`."""
+
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.typing import ExtensionMetadata
+
+# Built from a checkout too, installed or not.
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from axcollector import __version__
+from axcollector.config import KEYS, NOT_YET, Key
+
+project = "axcollector"
+author = "the axcollector developers"
+copyright = "the axcollector developers"
+version = release = __version__
+extensions: list[str] = []
+exclude_patterns = ["_build"]
+nitpicky = True
+html_theme = "alabaster"
+html_show_sourcelink = False
+
+
+def _lines_of(key: Key) -> list[str]:
+    """A key as an entry of a definition list."""
+    allowed = key.kind.allowed + (" (a secret: in the file only)" if key.secret else "")
+    yet = [
+        f"   * Not all of this is available in this version; {instead}."
+        for name, _, instead in NOT_YET
+        if name == key.name
+    ]
+    default = f"``{key.default_text}``" if key.default_text else "none"
+    return [
+        f"``{key.name}``",
+        f"   {key.description[0].upper()}{key.description[1:]}.".replace("*", r"\*"),
+        "",
+        f"   * Allowed: {allowed}.".replace("\\", r"\\"),
+        f"   * Default: {default}",
+        *(line.replace("\\", r"\\") for line in yet),
+        "",
+    ]
+
+
+class ConfigurationKeys(SphinxDirective):
+    """`.. configuration-keys::`: every key, from the table that the program itself reads."""
+
+    def run(self) -> list[nodes.Node]:
+        """The keys in the order of the table."""
+        lines = [line for key in KEYS.values() for line in _lines_of(key)]
+        return list(self.parse_text_to_nodes("\n".join(lines)))
+
+
+def setup(app: Sphinx) -> ExtensionMetadata:
+    """Sphinx calls this when it reads its configuration."""
+    app.add_directive("configuration-keys", ConfigurationKeys)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,471 @@
+"""The configuration: what is taken, from where, and how what is not taken is refused."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from axcollector.config import KEYS, MIB, NOT_YET, Config
+from axcollector.config_endpoints import is_local, split_endpoint
+from axcollector.config_file import Loaded, load_config, read_config
+from axcollector.config_values import Choice
+from axcollector.core.errors import ConfigError
+from axcollector.journal import Durability
+
+
+def loaded(directory: Path, text: str, **overrides: object) -> Loaded:
+    """What a file of this text makes."""
+    path = directory / "axcollector.yaml"
+    path.write_text(text)
+    return read_config(str(path), overrides)
+
+
+def refusal_of(make: Any) -> str:
+    """The message of the ConfigError that a call raises; it is one line."""
+    with pytest.raises(ConfigError) as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults() -> None:
+    """Without a file there are the embedded defaults, with absolute paths."""
+    config = load_config(None, {})
+    root = os.path.abspath("axcollector-data")
+    assert config == Config()
+    assert config.listen == ("tcp:9000:interface=127.0.0.1",)
+    assert config.admin_listen == "tcp:9001:interface=127.0.0.1"
+    assert (config.collection_interval, config.close_grace, config.upload_interval) == (120, 5, 5)
+    assert (config.journal_max_bytes, config.max_body_bytes) == (256 * MIB, 10 * MIB)
+    assert config.local_storage_path == root
+    assert config.data_directory == root + "/ax"
+    assert config.registry_file == root + "/registry.db"
+    assert config.store_url == f"file:{root}/store"
+
+
+def test_derived_paths_follow_what_is_given(tmp_path: Path) -> None:
+    """Paths that were given are used in place of those below the data directory."""
+    config = Config(
+        local_storage_path=str(tmp_path), data_path="/a/b", registry_path=str(tmp_path / "r.db"), store="file:/s"
+    )
+    assert config.data_directory == f"{tmp_path}/a/b"
+    assert config.registry_file == f"{tmp_path}/r.db"
+    assert config.store_url == "file:/s"
+
+
+def test_paths_survive_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relative path means the directory at the time it was given."""
+    monkeypatch.chdir(tmp_path)
+    config = Config(local_storage_path="data", store="file:store")
+    monkeypatch.chdir("/")
+    assert config.data_directory == str(tmp_path / "data/ax")
+    assert config.store_url == f"file:{tmp_path}/store"
+
+
+TAKEN: list[tuple[str, object, object]] = [
+    ("listen", "tcp:80", ("tcp:80",)),
+    ("listen", ["tcp:80", "unix:/run/a.sock"], ("tcp:80", "unix:/run/a.sock")),
+    ("listen", "tcp:port=0:interface=\\:\\:1", ("tcp:port=0:interface=\\:\\:1",)),
+    ("listen", "systemd:domain=INET:index=0", ("systemd:domain=INET:index=0",)),
+    ("admin_listen", "", ""),
+    ("admin_listen", None, ""),
+    ("admin_listen", "unix:/run/admin.sock", "unix:/run/admin.sock"),
+    ("base_path", "/a/b-c", "/a/b-c"),
+    ("base_path", "/...", "/..."),
+    ("local_storage_path", "/x/../y", "/y"),
+    ("local_storage_path", Path("/y"), "/y"),
+    ("collection_interval", 1, 1),
+    ("collection_interval", "86400", 86400),
+    ("close_grace", 0, 0.0),
+    ("close_grace", "0.25", 0.25),
+    ("max_body_bytes", 1, 1),
+    ("max_body_bytes", "4096", 4096),
+    ("max_body_bytes", "10 MiB", 10 * MIB),
+    ("max_body_bytes", "256MiB", 256 * MIB),
+    ("max_body_bytes", "1GiB", 1024 * MIB),
+    ("max_body_bytes", "10MB", 10_000_000),
+    ("max_body_bytes", "10 kB", 10_000),
+    ("spool_quota_bytes", 0, 0),
+    ("durability", "write", "write"),
+    ("use_caching", False, False),
+    ("use_caching", "No", False),
+    ("use_caching", "1", True),
+    ("uap_server_base", "https://host:8443/base/", "https://host:8443/base"),
+    ("uap_server_base", "http://[::1]:80", "http://[::1]:80"),
+    ("uap_server_base", None, None),
+    ("store", "file:///var/x", "file:/var/x"),
+    ("store", "file:/var//x/", "file:/var/x"),
+    ("bearer_token", "abc.def", "abc.def"),
+    ("instance_id", "0b7de3c5-58fc-4a25-8a5e-3a3ea5c14b63", "0b7de3c5-58fc-4a25-8a5e-3a3ea5c14b63"),
+    ("instance_id", "abcdefgh-ijkl-mnop-qrst-uvwxyz123456", "abcdefgh-ijkl-mnop-qrst-uvwxyz123456"),
+    ("sync", "none", "none"),
+]
+
+
+def test_values_that_are_taken() -> None:
+    """A value becomes what `Config` holds, and reading that again changes nothing."""
+    for key, value, expected in TAKEN:
+        config = Config(**{key: value})  # type: ignore[arg-type]
+        assert (key, expected) == (key, getattr(config, key))
+        assert config == replace(config)
+
+
+REFUSED: dict[str, list[object]] = {
+    "listen": [
+        *("", [], "tcp", "tcp:", "tcp:x", "tcp:65536", "tcp:-1", " tcp:80", "tcp:80\n", ":80", "ssl:x=1"),
+        *(None, 9000, ["tcp:80", "tcp:80"], [""], {"tcp": 80}, b"tcp:80"),
+    ],
+    "admin_listen": ["9001", ["tcp:9001"], 0],
+    "base_path": ["", "/", "analytics", "/a/", "//a", "/a//b", "/../x", "/a/.", "/ä", "/a b", "/<x>"],
+    "data_path": ["/..", "/a/../../b", "ax", None, "/a\0"],
+    "local_storage_path": ["", None, 7, "a\0b", b"/x"],
+    "collection_interval": [0, -1, 86_401, 1.5, True, None, "", "1.5", "1e3", "٣", "1 s", []],
+    "close_grace": [-0.1, True, "x", float("nan"), float("inf"), None, "1e1"],
+    "max_body_bytes": [0, -1, "0", "10 mib", "1.5 MiB", "MiB", "", False, 1.0, "9" * 30],
+    "upload_concurrency": [0, 1025],
+    "workers": [-1, 1025],
+    "durability": ["FSYNC", "", None, True],
+    "use_caching": [1, 0, "", "maybe", None, "tru"],
+    "uap_server_base": [
+        *("host", "ftp://host", "http://", "http://h:0", "http://h:99999", "http://h/?a"),
+        *("http://u:p@h", "http://h/#x", "http://h/ x", "", 5, "http://[::1"),
+    ],
+    "store": ["/var/x", "file:", "s3:", "s3://B/x", "s3://ab", "gs://bucket", "", 5],
+    "instance_id": ["", "a_b", "a" * 65, "a/b", 5],
+    "bearer_token": ["", "a b", "ä", 12345, "x" * 5000],
+    "bearer_token_file": ["", 5],
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_values_that_are_refused(key: str) -> None:
+    """A value that cannot be used is named, with its key and what is allowed instead."""
+    for value in REFUSED[key]:
+        message = refusal_of(lambda value=value: Config(**{key: value}))
+        assert message.startswith(f"{key}: ")
+        assert message.endswith(f"is not allowed; allowed is {KEYS[key].kind.allowed}")
+        assert len(message) < 400
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("listen", "axtls:443:certificate=a:key=b"),
+        ("admin_listen", "tcp:9001"),
+        ("admin_listen", "tcp:9001:interface=10.0.0.1"),
+        ("store", "s3://bucket/prefix"),
+        ("sync", "transicator"),
+        ("invalid_records", "quarantine"),
+        ("ingest_auth", "token"),
+        ("admin_token", "hush"),
+        ("workers", 0),
+        ("workers", 2),
+        ("http_parser", "llhttp"),
+        ("upload_proxy", "http://proxy:3128"),
+        ("log_format", "json"),
+    ],
+)
+def test_values_of_later_versions(key: str, value: object) -> None:
+    """What is not there yet is refused, saying so and what there is; no value is passed over in silence."""
+    message = refusal_of(lambda: Config(**{key: value}))  # type: ignore[arg-type]
+    assert message.startswith(f"{key}: ")
+    assert "is not available in this version; " in message
+    assert "hush" not in message
+
+
+def test_every_refusal_of_this_version_is_of_a_key() -> None:
+    """The table of what is not there yet speaks of keys, and never of a default."""
+    assert {name for name, _, _ in NOT_YET} <= set(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ({"bearer_token": "t", "bearer_token_file": "/t"}, ("bearer_token", "bearer_token_file")),
+        ({"listen": ["tcp:1", "unix:/x"], "admin_listen": "unix:/x"}, ("admin_listen", "listen")),
+        ({"listen": "tcp:1:localhost", "admin_listen": "tcp:1:localhost"}, ("admin_listen", "listen")),
+        ({"local_storage_path": "/d", "store": "file:/d/ax/staging"}, ("store", "data_path")),
+        ({"local_storage_path": "/d", "registry_path": "/d/ax"}, ("registry_path", "data_path")),
+        ({"local_storage_path": "/d", "data_path": "/store"}, ("store", "data_path")),
+    ],
+)
+def test_values_that_do_not_suit_each_other(values: dict[str, Any], names: tuple[str, str]) -> None:
+    """Where two keys contradict each other, both are named."""
+    message = refusal_of(lambda: Config(**values))
+    for name in names:
+        assert name in message
+
+
+@pytest.mark.parametrize("text", ["tcp:0:interface=127.0.0.1", "tcp6:port=0:interface=\\:\\:1"])
+def test_free_ports_differ(text: str) -> None:
+    """Port 0 is a different port each time it is asked for, so it may be asked for twice."""
+    assert Config(listen=text, admin_listen=text).listen == (text,)
+
+
+def test_secrets_are_not_shown() -> None:
+    """Neither a secret nor a password in a URL appears where a configuration is printed or refused."""
+    config = Config(bearer_token="hush")
+    assert "hush" not in repr(config)
+    for make in (
+        lambda: Config(bearer_token="hush hush"),
+        lambda: Config(bearer_token="hush", bearer_token_file="x"),
+        lambda: Config(uap_server_base="http://me:hush@host"),
+    ):
+        assert "hush" not in refusal_of(make)
+    assert {key.name for key in KEYS.values() if key.secret} == {"bearer_token", "admin_token"}
+
+
+def test_long_values_are_shortened() -> None:
+    """An error is one line of bearable length, whatever was given."""
+    assert len(refusal_of(lambda: Config(sync="x\n" * 10_000))) < 400
+
+
+def test_choices_are_those_of_the_stations() -> None:
+    """The words of the configuration are what the stations understand."""
+    assert KEYS["durability"].kind == Choice(tuple(Durability))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("listen", "tcp:9000:interface=127.0.0.1"),
+        ("close_grace", "5"),
+        ("use_caching", "true"),
+        ("max_batch_records", "20000"),
+        ("max_body_bytes", "10 MiB"),
+        ("store", ""),
+    ],
+)
+def test_defaults_as_text(name: str, expected: str) -> None:
+    """Help and documentation show defaults as one would write them."""
+    assert expected == KEYS[name].default_text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tcp:80", ("tcp", ["80"], {})),
+        ("tcp:80:interface=\\:\\:1", ("tcp", ["80"], {"interface": "::1"})),
+        ("unix:/a\\:b\\=c", ("unix", ["/a:b=c"], {})),
+        ("unix:address=/a=b", ("unix", [], {"address": "/a=b"})),
+        ("x", ("x", [], {})),
+    ],
+)
+def test_parts_of_endpoints(text: str, expected: object) -> None:
+    """An endpoint's text is taken apart as Twisted does it."""
+    assert expected == split_endpoint(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tcp:80", False),
+        ("tcp:80:interface=0.0.0.0", False),
+        ("tcp:80:interface=127.1.2.3", True),
+        ("tcp:80:127.0.0.1", True),
+        ("tcp:80:interface=localhost", True),
+        ("tcp:80:interface=example.com", False),
+        ("tcp6:80:interface=\\:\\:1", True),
+        ("tcp6:80", False),
+        ("unix:/x", True),
+        ("systemd:domain=INET:index=0", False),
+        ("haproxy:tcp:80:interface=127.0.0.1", False),
+    ],
+)
+def test_local_endpoints(text: str, expected: bool) -> None:
+    """Only what surely cannot be reached from elsewhere is local."""
+    assert expected == is_local(text)
+
+
+def test_file_and_overrides(tmp_path: Path) -> None:
+    """The command line's text wins over the file, the file over the defaults."""
+    config = loaded(
+        tmp_path,
+        "collection_interval: 60\nclose_grace: 1\nlisten: [tcp:1, tcp:2]\nbearer_token: t\nuap_server_base:\n",
+        close_grace="2",
+        listen=["tcp:3"],
+    ).config
+    assert config == Config(collection_interval=60, close_grace=2, listen=["tcp:3"], bearer_token="t")
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "{}"])
+def test_files_that_set_nothing(tmp_path: Path, text: str) -> None:
+    """An empty file is a configuration like any other."""
+    assert Loaded(Config()) == loaded(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("- a\n", "holds no settings"),
+        ("just text\n", "holds no settings"),
+        ("5: x\n", "holds no settings"),
+        ("listen: tcp:1\nlisten: tcp:2\n", "'listen' is set twice (line 2)"),
+        ("listen: {a: 1, a: 2}\n", "'a' is set twice"),
+        ("a: [\n", "is not usable YAML"),
+        ("a: b: c\n", "is not usable YAML"),
+        ("a: *b\n", "is not usable YAML"),
+        ("a: !!python/object/apply:os.getcwd []\n", "is not usable YAML"),
+        ("a: 2020-13-45\n", "is not usable YAML"),
+        ("a: \x07\n", "is not usable YAML"),
+        ("{[]: 1}", "is not usable YAML"),
+        ("[" * 500, "is not usable YAML"),
+        ("a: 1\n---\nb: 2\n", "is not usable YAML"),
+        (
+            "colection_interval: 5\n",
+            "'colection_interval' is no key of the configuration; the nearest is collection_interval",
+        ),
+        ("api_listen: :9000\n", "'api_listen' is no key"),
+        ("log_level: info\n", "'log_level' is no key"),
+        ("apidanalytics_colection_interval: 5\n", "the nearest is apidanalytics_collection_interval"),
+        ("apigeesync_clusterid: 5\n", "the nearest is apigeesync_cluster_id"),
+        (
+            "collection_interval: 0\n",
+            "collection_interval: 0 is not allowed; allowed is a whole number (s), 1 to 86400",
+        ),
+        ("collection_interval:\n", "collection_interval: None is not allowed"),
+        ("bearer_token: 12345\n", "bearer_token: the given value is not allowed"),
+    ],
+)
+def test_files_that_are_refused(tmp_path: Path, text: str, complaint: str) -> None:
+    """A file that cannot be used is refused in one line that says why."""
+    assert complaint in refusal_of(lambda: loaded(tmp_path, text))
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A file that is not there is named."""
+    message = refusal_of(lambda: load_config(str(tmp_path / "none.yaml"), {}))
+    assert message == f"the configuration file {tmp_path}/none.yaml cannot be read: No such file or directory"
+
+
+def test_unknown_overrides_are_refused() -> None:
+    """The command line knows the same keys."""
+    assert "the nearest is sync" in refusal_of(lambda: load_config(None, {"sink": "registry"}))
+
+
+def test_merged_keys_are_not_set_twice(tmp_path: Path) -> None:
+    """YAML's merge keys are what they were."""
+    text = "<<: &common {close_grace: 1}\ncollection_interval: 60\n"
+    assert Config(close_grace=1, collection_interval=60) == loaded(tmp_path, text).config
+
+
+APID = """
+api_listen: 127.0.0.1:9090
+api_expvar_path: /expvar
+events_buffer_size: 5
+log_level: info
+data_path: /var/tmp
+data_source: "file:%s?_busy_timeout=20000"
+db_config_max_conns: 10
+local_storage_path: /opt/apid
+configcompletefwdp:
+apigeesync_bearer_token: token
+apigeesync_apid_instance_id: abcdefgh-ijkl-mnop-qrst-uvwxyz123456
+apigeesync_consumer_secret: hush
+apigeesync_cluster_id: cluster
+apidanalytics_data_path: /analytics
+apidanalytics_uap_server_base: http://localhost:9000
+APIDANALYTICS_COLLECTION_INTERVAL: 60
+"""
+
+
+def test_apid_configurations(tmp_path: Path) -> None:
+    """A file made for apid is understood, and one note says what nothing was made of; no secret is in it."""
+    result = loaded(tmp_path, APID)
+    expected = Config(
+        listen="tcp:9090:interface=127.0.0.1",
+        local_storage_path="/opt/apid",
+        data_path="/analytics",
+        bearer_token="token",
+        instance_id="abcdefgh-ijkl-mnop-qrst-uvwxyz123456",
+        uap_server_base="http://localhost:9000",
+        collection_interval=60,
+    )
+    assert expected == result.config
+    (note,) = result.notes
+    assert note.endswith(
+        "not used here: api_expvar_path, apigeesync_cluster_id, apigeesync_consumer_secret, data_path, data_source,"
+        " db_config_max_conns, events_buffer_size, log_level"
+    )
+    assert "hush" not in note
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "close_grace: 1\napidanalytics_close_grace: 2\n",
+        "apidanalytics_close_grace: 2\nclose_grace: 1\n",
+    ],
+)
+def test_prefixed_keys_win(tmp_path: Path, text: str) -> None:
+    """Of a key with and without prefix the one with it counts, wherever it stands."""
+    result = loaded(tmp_path, text)
+    assert result.config.close_grace == 2
+    assert result.notes[0].endswith("not used here: close_grace")
+
+
+def test_a_file_with_the_prefix_alone_needs_no_note(tmp_path: Path) -> None:
+    """Where everything was used there is nothing to say."""
+    assert loaded(tmp_path, "apidanalytics_close_grace: 2\n").notes == ()
+
+
+def test_our_own_key_wins_over_its_alias(tmp_path: Path) -> None:
+    """`listen` is more precise than `api_listen`."""
+    text = "apigeesync_cluster_id: c\napi_listen: :1\nlisten: tcp:2\nAPI_LISTEN: :3\n"
+    assert loaded(tmp_path, text).config.listen == ("tcp:2",)
+
+
+def test_one_key_in_two_cases(tmp_path: Path) -> None:
+    """Where cases are not told apart, neither of the two could win."""
+    text = "apidanalytics_close_grace: 1\nApidAnalytics_close_grace: 2\n"
+    assert "are the same key" in refusal_of(lambda: loaded(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (":9000", "tcp:9000"),
+        ("127.0.0.1:9000", "tcp:9000:interface=127.0.0.1"),
+        ("localhost:0", "tcp:0:interface=localhost"),
+        ("[::1]:9000", "tcp:9000:interface=\\:\\:1"),
+    ],
+)
+def test_api_listen(tmp_path: Path, address: str, expected: str) -> None:
+    """The listening address of apid becomes an endpoint."""
+    assert loaded(tmp_path, f"api_listen: '{address}'\napigeesync_cluster_id: c\n").config.listen == (expected,)
+
+
+@pytest.mark.parametrize("address", ["9000", "'9000'", "host", "':'", "'::1:9000'", "':65536'", "':x'", "':²'", "[]"])
+def test_api_listen_refused(tmp_path: Path, address: str) -> None:
+    """What is no listening address is refused by the name that stands in the file."""
+    message = refusal_of(lambda: loaded(tmp_path, f"api_listen: {address}\napigeesync_cluster_id: c\n"))
+    assert message.startswith("api_listen: ")
+    assert message.endswith("is not allowed; allowed is host:port or :port")
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(), max_size=3)
+
+
+@given(st.sampled_from(sorted(KEYS)), values)
+def test_any_value_is_taken_or_refused(key: str, value: object) -> None:
+    """Whatever is given for a key, there is a configuration that reads the same again, or a ConfigError of one line."""
+    config, message = None, ""
+    try:
+        config = Config(**{key: value})  # type: ignore[arg-type]
+    except ConfigError as exc:
+        message = str(exc)
+    assert (config is None) == (key in message)
+    assert "\n" not in message
+    assert config is None or config == replace(config)
+
+
+@given(st.integers(0, 10**12), st.sampled_from([("kB", 1000), ("MB", 10**6), ("KiB", 1024), ("GiB", 1 << 30), ("", 1)]))
+def test_sizes(count: int, unit: tuple[str, int]) -> None:
+    """A size with a unit is that many of the unit's bytes."""
+    assert count * unit[1] == KEYS["spool_quota_bytes"].read(f"{count}{unit[0]}")
+    assert count * unit[1] == KEYS["spool_quota_bytes"].read(f"{count} {unit[0]}".strip())
