@@ -31,6 +31,7 @@ from axcollector.disk import Disk
 from axcollector.intake import Intake, Record
 from axcollector.journal import Durability, JournalPlan, JournalWriter
 from axcollector.premises import Premises
+from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.services import InOrder, OnStop, Periodic, WorkThread
 from axcollector.splitter import Splitter, take_over
@@ -80,6 +81,7 @@ class Collector(Service):
         self.uploader: Uploader | None = None
         self.config = config
         self._premises = Premises(self._disk, config.local_storage_path, config.data_directory)
+        self._reserve = SplitReserve(self._disk, config.data_directory)
         self.sync = SyncListener(reactor, self._threads["catalog"])
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
         self.directory: Directory = CachedDirectory(self.sync) if config.use_caching else self._lookups
@@ -97,6 +99,7 @@ class Collector(Service):
             left = take_over(self._disk, self.config.data_directory, now)
             if left:
                 self._log.info("recovering {count} journals that the last run left", count=left)
+            self._reserve.note_found(os.path.join(self.config.data_directory, Stage.RECOVERED))
             self._running = InOrder([*self._threads.values(), *self._stations()])
             self._running.startService()
         except BaseException:
@@ -147,7 +150,7 @@ class Collector(Service):
 
     def _splitter(self, stage: Stage) -> Splitter:
         pack_all = self.config.compression == "small"
-        return Splitter(self._disk, self.config.data_directory, stage, pack_all=pack_all)
+        return Splitter(self._disk, self.config.data_directory, stage, pack_all=pack_all, reserve=self._reserve)
 
     def _closing(self) -> Closing:
         """The spool and the way in, and what closes intervals."""
@@ -160,7 +163,7 @@ class Collector(Service):
             max_bytes=config.journal_max_bytes,
             durability=Durability(config.durability),
         )
-        writer = JournalWriter(self._disk, plan)
+        writer = JournalWriter(self._disk, plan, self._reserve)
         self._spool = Spool(
             self._reactor,
             self._threads["writer"],

@@ -110,6 +110,11 @@ class Disk:
         finally:
             os.close(descriptor)
 
+    def free_bytes(self, path: str) -> int:
+        """How many bytes may still be written to the file system below `path`."""
+        facts = os.statvfs(path)
+        return facts.f_bavail * facts.f_frsize
+
     def free_share(self, path: str) -> float:
         """The share of the file system below `path` that may still be written, 0 to 1."""
         facts = os.statvfs(path)

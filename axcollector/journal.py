@@ -16,6 +16,7 @@ from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, tenant_directory
 from axcollector.core.model import Batch, Interval
 from axcollector.disk import AppendFile, Disk
+from axcollector.reserve import SplitReserve
 
 FRAME_LINES_BYTES = 1 << 22
 """So many bytes of lines go into one member; a commit of more makes several, a batch is never divided."""
@@ -59,6 +60,7 @@ class _Journal:
     size: int = 0  # acknowledged bytes
     frames: int = 0
     named: bool = False  # whether its directory entry is durable
+    tenants: set[str] = field(default_factory=set)
 
 
 class JournalWriter:
@@ -71,9 +73,17 @@ class JournalWriter:
 
     open_name: str | None = None
 
-    def __init__(self, disk: Disk, plan: JournalPlan) -> None:
+    def __init__(self, disk: Disk, plan: JournalPlan, reserve: SplitReserve | None = None) -> None:
+        """No journal is open yet.
+
+        Args:
+            disk: The hands.
+            plan: What journals are to be like.
+            reserve: Keeps room for their splits, or None: nobody does.
+        """
         self._disk = disk
         self._plan = plan
+        self._reserve = reserve or SplitReserve(disk, plan.directory)
         self._journal: _Journal | None = None
         self._made = 0
 
@@ -83,6 +93,8 @@ class JournalWriter:
         Raises:
             OSError: None of them is kept.
         """
+        members = [(tenant, count, deflate.member(lines)) for tenant, lines, count in _members(batches)]
+        self._reserve.check(sum(len(member) for _, _, member in members), len(members))
         interval = Interval.containing(now, self._plan.interval_seconds)
         if self._journal is not None and (
             self._journal.name.interval != interval or self._journal.size >= self._plan.max_bytes
@@ -90,7 +102,7 @@ class JournalWriter:
             self.finish()
         journal = self._journal or self._create(interval)
         try:
-            self._append(journal, batches)
+            self._append(journal, members)
         except BaseException:
             self._abandon(journal)
             raise
@@ -107,14 +119,12 @@ class JournalWriter:
         self._journal = _Journal(name, file)
         return self._journal
 
-    def _append(self, journal: _Journal, batches: Sequence[Batch]) -> None:
-        parts = []
-        sequence = journal.frames
-        for tenant, lines, count in _members(batches):
-            member = deflate.member(lines)
-            parts.append(frames.write(journal.name.identity, sequence, tenant, count, member))
-            sequence += 1
-        data = b"".join(parts)
+    def _append(self, journal: _Journal, members: Sequence[tuple[str, int, bytes]]) -> None:
+        identity = journal.name.identity
+        data = b"".join(
+            frames.write(identity, sequence, tenant, count, member)
+            for sequence, (tenant, count, member) in enumerate(members, journal.frames)
+        )
         journal.file.write(data)
         if self._plan.durability is Durability.FSYNC:
             journal.file.sync()
@@ -122,7 +132,9 @@ class JournalWriter:
                 self._disk.sync_directory(self._plan.directory)
                 journal.named = True
         journal.size += len(data)
-        journal.frames = sequence
+        journal.frames += len(members)
+        journal.tenants.update(tenant for tenant, _, _ in members)
+        self._reserve.note(identity, journal.size, len(journal.tenants))
 
     def _abandon(self, journal: _Journal) -> None:
         """Cut a journal whose write failed back to what was acknowledged, and never write it again."""

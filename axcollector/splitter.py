@@ -27,6 +27,7 @@ from axcollector.core import deflate
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JOURNAL_SUFFIX, RECOVERED_MARK, UNREADABLE, JournalName, Stage, stamp_milliseconds
 from axcollector.disk import Disk, ensure_directory, read_slices, remove_tree
+from axcollector.reserve import SplitReserve
 
 SMALL_MEMBER_BYTES = 1 << 13
 """Members smaller than this on average are packed again: larger ones gain less than a tenth."""
@@ -65,7 +66,9 @@ class Splitter:
 
     _log = Logger()
 
-    def __init__(self, disk: Disk, data_directory: str, stage: Stage, *, pack_all: bool) -> None:
+    def __init__(
+        self, disk: Disk, data_directory: str, stage: Stage, *, pack_all: bool, reserve: SplitReserve | None = None
+    ) -> None:
         """Prepare for one stage.
 
         Args:
@@ -73,12 +76,14 @@ class Splitter:
             data_directory: Where the stages are.
             stage: The one to work in.
             pack_all: Whether every file is packed again (`compression: small`).
+            reserve: Is told when a journal needs no room any more.
         """
         self._disk = disk
         self._data_directory = data_directory
         self._directory = os.path.join(data_directory, stage)
         self._staging = os.path.join(data_directory, Stage.STAGING)
         self._pack_all = pack_all
+        self._reserve = reserve or SplitReserve(disk, data_directory)
         self._reported: set[str] = set()
         self.splits = 0
 
@@ -136,6 +141,7 @@ class Splitter:
         if contents.tenants:
             self._write(journal, contents)
         self._retire(path, journal, contents)
+        self._reserve.forget(journal.identity)
         self.splits += 1
 
     def _read(self, path: str, journal: JournalName) -> _Contents:
