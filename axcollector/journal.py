@@ -163,25 +163,30 @@ class JournalWriter:
 class _Gathering:
     """Batches of one tenant that go into one member."""
 
-    lines: list[bytes] = field(default_factory=list)
+    lines: list[bytes | bytearray] = field(default_factory=list)
     size: int = 0
     count: int = 0
 
+    @property
+    def content(self) -> bytes | bytearray:
+        """All lines; those of a single batch, which may be large, are not copied."""
+        return self.lines[0] if len(self.lines) == 1 else b"".join(self.lines)
 
-def _members(batches: Sequence[Batch]) -> list[tuple[str, bytes, int]]:
+
+def _members(batches: Sequence[Batch]) -> list[tuple[str, bytes | bytearray, int]]:
     """Tenant, lines and number of records of each member that these batches make, none of them divided."""
-    done: list[tuple[str, bytes, int]] = []
+    done: list[tuple[str, bytes | bytearray, int]] = []
     open_members: dict[str, _Gathering] = {}
     for batch in batches:
         tenant = tenant_directory(batch.tenant.organization, batch.tenant.environment)
         member = open_members.get(tenant)
         if member is not None and member.size + len(batch.lines) > FRAME_LINES_BYTES:
-            done.append((tenant, b"".join(member.lines), member.count))
+            done.append((tenant, member.content, member.count))
             member = None
         if member is None:
             member = open_members[tenant] = _Gathering()
         member.lines.append(batch.lines)
         member.size += len(batch.lines)
         member.count += batch.count
-    done.extend((tenant, b"".join(member.lines), member.count) for tenant, member in open_members.items())
+    done.extend((tenant, member.content, member.count) for tenant, member in open_members.items())
     return done

@@ -49,7 +49,7 @@ class Compressor(Protocol):
         ...
 
 
-def member(data: bytes) -> bytes:
+def member(data: bytes | bytearray) -> bytes:
     """`data` as one whole gzip member, compressed _fast."""
     packed: bytes = _fast.compress(data, 1, _GZIP)
     return packed

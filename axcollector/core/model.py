@@ -39,12 +39,12 @@ class Batch:
 
     Attributes:
         tenant: Whose records they are.
-        lines: The records as UTF-8 JSON lines, each ending in a newline.
+        lines: The records as UTF-8 JSON lines, each ending in a newline; a bytearray is not to be changed either.
         count: How many records there are, at least 1.
     """
 
     tenant: Tenant
-    lines: bytes
+    lines: bytes | bytearray
     count: int
 
     def __len__(self) -> int:
