@@ -8,6 +8,7 @@ remove its pid file and tell the parent of a daemon; as a `SystemExit` it then e
 
 import re
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
@@ -19,6 +20,7 @@ from twisted.python import usage
 from twisted.web.server import Site
 
 from axcollector import __version__
+from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
 from axcollector.config import KEYS, Config, Key, nearest
 from axcollector.config_file import Loaded, read_config
@@ -217,6 +219,7 @@ def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it
     admin = Site(HealthAPI(collector).resource(), reactor=reactor)
     return InOrder(
         [
+            ClockSteps(reactor, time.time, time.monotonic),
             collector,
             Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), admin),
             OnStop(ingest.close_idle),

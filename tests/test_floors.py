@@ -18,7 +18,7 @@ PACKAGE: Final = Path(__file__).parent.parent / "axcollector"
 FLOORS: Final = {
     0: {""},
     1: {"core"},
-    2: {"disk", "registry", "registry_file", "tokens", "services", "premises", "reserve", "room", "buckets", "stores"},
+    2: {"disk", "registry", "registry_file", "clock_steps", "tokens", "services", "premises", "reserve", "room", "buckets", "stores"},
     3: {"journal", "spool", "splitter", "closing", "intake", "uploader", "sync"},
     4: {"config", "config_values", "config_endpoints", "config_file", "bearer", "collector", "workers"},
     5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
