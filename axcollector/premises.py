@@ -12,7 +12,7 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from axcollector.core.layout import Stage
-from axcollector.disk import Disk, Lock, ensure_directory, write_durably
+from axcollector.disk import Disk, DurableDirectories, Lock, write_durably
 
 
 class Premises:
@@ -52,11 +52,12 @@ class Premises:
             DirectoryInUse: Another process, or another collector of this one, works here.
             OSError: It cannot be made or written.
         """
-        ensure_directory(self._disk, self._root)
+        directories = DurableDirectories(self._disk)
+        directories.ensure(self._root)
         self._lock.acquire()
         try:
             for stage in Stage:
-                ensure_directory(self._disk, os.path.join(self._data_directory, stage))
+                directories.ensure(os.path.join(self._data_directory, stage))
             self.instance_id = instance_id or self._kept_id(make_id)
             self.starts = self._next_start(now)
         except BaseException:
@@ -70,6 +71,7 @@ class Premises:
     def _kept_id(self, make_id: Callable[[], str]) -> str:
         path = os.path.join(self._root, "instance_id")
         if kept := self._read(path):
+            self._disk.sync_directory(self._root)  # whoever wrote it may have been killed before
             return kept
         made = make_id()
         write_durably(self._disk, path, made.encode() + b"\n")

@@ -126,6 +126,8 @@ class Splitter:
         """Do whatever of the four steps is left to do."""
         if self._disk.exists(self._path(journal.journal)):
             self._split(journal)
+        # Also where the journal was gone before: whoever deleted it may have been killed, or failed, before the sync.
+        self._disk.sync_directory(self._directory)
         if self._disk.exists(self._path(journal.split)):
             self._publish(journal)
 
@@ -194,7 +196,6 @@ class Splitter:
             )
         else:
             self._disk.unlink(path)
-        self._disk.sync_directory(self._directory)
         if contents.tenants:
             self._log.info(
                 "journal {journal} was split: {records} records of {tenants} tenants",
@@ -208,6 +209,7 @@ class Splitter:
         split = self._path(journal.split)
         for bucket in self._disk.names(split):
             merge_bucket(self._disk, os.path.join(split, bucket), self._staging)
+        self._disk.sync_directory(self._staging)  # also of those that an earlier try moved
         self._disk.remove_directory(split)
         self._disk.sync_directory(self._directory)
 
@@ -246,9 +248,13 @@ def take_over(disk: Disk, data_directory: str, now: float) -> int:
     """Move what a crash left in `tmp/` to `recovered/`, before anything else is opened. How many things were moved.
 
     A split beside its journal is worth nothing, and is removed first, durably: alone it would be taken for the truth.
+    What is found need not be durable, because whoever did it was killed; so first of all it is made so: a journal that
+    was deleted may not come back when its split is on its way already.
     """
     source = os.path.join(data_directory, Stage.TMP)
     target = os.path.join(data_directory, Stage.RECOVERED)
+    disk.sync_directory(target)
+    disk.sync_directory(source)
     names = disk.names(source)
     broken_off = [name for name in names if name.removesuffix(".split") + JOURNAL_SUFFIX in names]
     for name in broken_off:

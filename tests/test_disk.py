@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from axcollector.core.errors import DirectoryInUse
-from axcollector.disk import Disk, Lock, ensure_directory, read_slices, remove_tree, write_durably
+from axcollector.disk import Disk, DurableDirectories, Lock, ensure_directory, read_slices, remove_tree, write_durably
 
 
 @pytest.fixture
@@ -68,6 +68,51 @@ def test_directories_are_made_with_those_above(disk: Disk, tmp_path: Path) -> No
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(OSError):  # noqa: PT011 - FileExistsError or NotADirectoryError, as the system has it
         ensure_directory(disk, str(tmp_path / "file" / "below"))
+
+
+class Syncs(Disk):
+    """Notes which directories are synced, and may not read some."""
+
+    def __init__(self, *forbidden: str) -> None:
+        self.synced: list[str] = []
+        self.forbidden = forbidden
+
+    def sync_directory(self, path: str) -> None:
+        if path in self.forbidden:
+            raise PermissionError(13, "Permission denied", path)
+        self.synced.append(path)
+        super().sync_directory(path)
+
+
+def test_names_that_others_made_are_made_durable_once(tmp_path: Path) -> None:
+    """A directory that is there already may not be durable yet: it is synced, once by each object."""
+    (tmp_path / "a").mkdir()
+    disk = Syncs("/")
+    directories = DurableDirectories(disk)
+    directories.ensure(str(tmp_path / "a"))
+    assert disk.synced[-1] == str(tmp_path)
+    disk.synced.clear()
+    directories.ensure(str(tmp_path / "a" / "b"))
+    assert disk.synced == [str(tmp_path / "a")]
+    directories.ensure(str(tmp_path / "a" / "b"))
+    assert disk.synced == [str(tmp_path / "a")]
+    (tmp_path / "a" / "b").rmdir()
+    directories.ensure(str(tmp_path / "a" / "b"))
+    assert disk.synced == [str(tmp_path / "a")] * 2
+
+
+def test_what_is_made_must_be_durable(tmp_path: Path) -> None:
+    """Where the parent of a new directory cannot be synced, that is raised."""
+    with pytest.raises(PermissionError):
+        DurableDirectories(Syncs(str(tmp_path))).ensure(str(tmp_path / "a"))
+
+
+def test_few_names_are_kept(tmp_path: Path) -> None:
+    """Memory is bounded: beyond the limit all are forgotten, and synced anew."""
+    directories = DurableDirectories(Disk())
+    directories._durable = {str(i) for i in range(DurableDirectories._LIMIT)}
+    directories.ensure(str(tmp_path / "a"))
+    assert len(directories._durable) < 20
 
 
 def test_small_files_are_replaced_whole(disk: Disk, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from twisted.internet import defer
 
 from axcollector.core.errors import EndpointUnavailable, UploadFailed
-from axcollector.disk import Disk, ensure_directory
+from axcollector.disk import Disk, DurableDirectories
 from axcollector.services import Worker
 
 _SLICE_BYTES: Final = 1 << 18
@@ -39,6 +39,7 @@ class DirectoryStore:
         self._worker = worker
         self._disk = disk
         self._root = root
+        self._directories = DurableDirectories(disk)
         self._authority = f"file:{root}"
 
     def put(self, tenant: str, key: str, path: str) -> "defer.Deferred[None]":
@@ -70,7 +71,7 @@ class DirectoryStore:
                 raise (self._refused(exc) if isinstance(exc, OSError) else exc) from exc
 
     def _write(self, file: BinaryIO, draft: str) -> None:
-        ensure_directory(self._disk, os.path.dirname(draft))
+        self._directories.ensure(os.path.dirname(draft))
         with contextlib.suppress(FileNotFoundError):  # left by a crash
             self._disk.unlink(draft)
         with self._disk.create(draft) as copy:
