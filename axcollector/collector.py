@@ -25,14 +25,15 @@ from axcollector.config import Config
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import NotReady, Refusal
 from axcollector.core.layout import Stage
-from axcollector.core.payload import Limits
 from axcollector.core.records import Rules
+from axcollector.core.unpacking import Limits
 from axcollector.disk import Disk
 from axcollector.intake import Intake, Record
 from axcollector.journal import Durability, JournalPlan, JournalWriter
 from axcollector.premises import Premises
 from axcollector.reserve import SplitReserve
 from axcollector.room import Room
+from axcollector.salvager import Salvager
 from axcollector.services import InOrder, OnStop, Periodic, WorkThread
 from axcollector.splitter import Splitter, take_over
 from axcollector.spool import Spool
@@ -98,7 +99,7 @@ class Collector(Service):
         try:
             left = take_over(self._disk, self.config.data_directory, now)
             if left:
-                self._log.info("recovering {count} journals that the last run left", count=left)
+                self._log.info("recovering {count} journals and directories that the last run left", count=left)
             self._reserve.note_found(os.path.join(self.config.data_directory, Stage.RECOVERED))
             self._running = InOrder([*self._threads.values(), *self._stations()])
             self._running.startService()
@@ -126,7 +127,8 @@ class Collector(Service):
             failed_retry_batch=config.failed_retry_batch,
             chance=random.random,
         )
-        recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED))
+        salvager = Salvager(self._disk, config.data_directory)
+        recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED), salvager)
         closing = self._closing()
         return [OnStop(store.close), self.uploader, self.sync, *self._sources(), self._lookups, recovery, room, closing]
 

@@ -64,8 +64,9 @@ class Disk:
         return AppendFile(path, os.open(path, flags, FILE_MODE))
 
     def open(self, path: str) -> BinaryIO:
-        """A file of ours to read; symbolic links are not followed."""
-        return os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb", buffering=0)
+        """A file of ours to read; symbolic links are not followed, and nothing waits for the other end of a pipe."""
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        return os.fdopen(os.open(path, flags), "rb", buffering=0)
 
     def make_directory(self, path: str) -> None:
         """A new directory that only its owner may enter; its parent is there."""
@@ -79,6 +80,13 @@ class Disk:
         """Whether it is a directory itself (not a link to one)."""
         try:
             return stat.S_ISDIR(os.lstat(path).st_mode)
+        except FileNotFoundError:
+            return False
+
+    def is_file(self, path: str) -> bool:
+        """Whether it is a regular file itself (not a link to one)."""
+        try:
+            return stat.S_ISREG(os.lstat(path).st_mode)
         except FileNotFoundError:
             return False
 

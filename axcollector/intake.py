@@ -7,16 +7,18 @@ reactor goes on turning.
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
-from axcollector.core import payload, records
+from axcollector.core import enrichment, payload, records
 from axcollector.core.errors import Overloaded, Rejected
 from axcollector.core.model import Tenant
-from axcollector.core.payload import Limits, Payload
+from axcollector.core.payload import NeedsCare, Payload
 from axcollector.core.records import Rules
+from axcollector.core.unpacking import Limits
 from axcollector.room import Room
 from axcollector.services import Worker
 from axcollector.spool import Spool
@@ -116,6 +118,7 @@ class Intake:
         """
         self._clock = clock
         self._large = _Large(worker)
+        self._turn = defer.DeferredLock()
         self._max_pending_bytes = max_pending_bytes
         self._spool = spool
         self._room = room
@@ -146,19 +149,29 @@ class Intake:
         Raises:
             Refusal: They are not taken; the kind says why.
         """
-        worker: Worker = _HERE
         try:
-            document = payload.decode(body, content_encoding, self._inline_limits)
+            document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
+            return await self._take_document(document, tenant_of, _HERE, careful=False)
+        except NeedsCare:
+            pass
         except Rejected as exc:
             if exc.code != "PAYLOAD_TOO_LARGE" or self._inline_limits == self.limits:
                 raise
+        # One at a time: what waits here is as small as it was sent, and may be a hundred times as large in work.
+        await self._turn.acquire()
+        try:
             worker = self._large.of(len(body))
             document = await worker.run(payload.decode, body, content_encoding, self.limits)
+            return await self._take_document(document, tenant_of, worker, careful=True)
+        finally:
+            self._turn.release()
+
+    async def _take_document(self, document: Payload, tenant_of: TenantOf, worker: Worker, *, careful: bool) -> int:
         tenant = await tenant_of(document)
-        texts = document.records
-        checked = await worker.run(records.check, texts, self._rules, self._clock.seconds())
+        check = partial(records.check, careful=careful)
+        checked = await worker.run(check, document.records, self._rules, self._clock.seconds())
         known = await self.directory.developers(tenant, checked.client_ids)
-        batch = await worker.run(records.enrich, checked, tenant, known, self._rules)
+        batch = await worker.run(partial(enrichment.enrich, careful=careful), checked, tenant, known, self._rules)
         await self._spool.submit(batch)
         return len(batch)
 

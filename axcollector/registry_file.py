@@ -189,7 +189,10 @@ def _connect(path: str, busy_timeout_seconds: float) -> sqlite3.Connection:
         if not os.path.exists(path):
             raise RegistryError(f"the registry {path} does not exist")
         name = f"file:{quote(os.path.abspath(os.fsencode(path)))}?mode=rw"
-        return sqlite3.connect(name, uri=True, isolation_level=None, timeout=busy_timeout_seconds)
+        connection = sqlite3.connect(name, uri=True, isolation_level=None, timeout=busy_timeout_seconds)
+        # One text that is no UTF-8 may not keep all other rows from being read.
+        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        return connection
 
 
 def _make_file(path: str) -> None:

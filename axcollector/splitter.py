@@ -124,8 +124,12 @@ class Splitter:
 
     def _finish(self, journal: JournalName) -> None:
         """Do whatever of the four steps is left to do."""
-        if self._disk.exists(self._path(journal.journal)):
+        path = self._path(journal.journal)
+        if self._disk.is_file(path):
             self._split(journal)
+        elif self._disk.exists(path):
+            self._log.error("{path} has a journal's name and is no file; it is put aside", path=path)
+            self._put_aside(path, journal)
         # Also where the journal was gone before: whoever deleted it may have been killed, or failed, before the sync.
         self._disk.sync_directory(self._directory)
         if self._disk.exists(self._path(journal.split)):
@@ -182,10 +186,7 @@ class Splitter:
         """The commit: from here on the journal is no longer the truth."""
         unreadable = not contents.tenants and not contents.blank
         if contents.damaged or unreadable:
-            kept = os.path.join(self._data_directory, Stage.RECOVERED, UNREADABLE)
-            ensure_directory(self._disk, kept)
-            self._disk.rename(path, os.path.join(kept, journal.journal))
-            self._disk.sync_directory(kept)
+            kept = self._put_aside(path, journal)
             self._log.error(
                 "journal {journal} is damaged: {records} records were read, {damaged} bytes were not;"
                 " it is kept in {kept}",
@@ -203,6 +204,14 @@ class Splitter:
                 records=contents.records,
                 tenants=len(contents.tenants),
             )
+
+    def _put_aside(self, path: str, journal: JournalName) -> str:
+        """Move what has a journal's name to where a person may look at it: the directory."""
+        kept = os.path.join(self._data_directory, Stage.RECOVERED, UNREADABLE)
+        ensure_directory(self._disk, kept)
+        self._disk.rename(path, os.path.join(kept, journal.journal))
+        self._disk.sync_directory(kept)
+        return kept
 
     def _publish(self, journal: JournalName) -> None:
         """Move the buckets of a split whose journal is gone to staging."""

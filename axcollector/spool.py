@@ -112,11 +112,13 @@ class Spool:
         self._settle(None)
 
     def _failed(self, failure: Failure) -> None:
-        reason = failure.getErrorMessage()
+        # The client is told what failed, and not where.
+        reason = getattr(failure.value, "strerror", None) or failure.getErrorMessage()
         if not failure.check(OSError):
             self._log.failure("a commit failed", failure)
         elif not self.failing:
-            self._log.error("the spool cannot be written: {reason}; batches get 503 until it can", reason=reason)
+            problem = str(failure.value)
+            self._log.error("the spool cannot be written: {problem}; batches get 503 until it can", problem=problem)
         self.failing = True
         self._settle(Failure(SpoolFailed(f"The batch could not be stored: {reason}")))
 

@@ -17,7 +17,7 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from axcollector import answers
-from axcollector.core import payload
+from axcollector.core import payload, unpacking
 from axcollector.core.errors import NotReady, Overloaded, Refusal, Rejected
 from axcollector.core.model import Tenant
 from axcollector.core.payload import Payload
@@ -99,16 +99,16 @@ class AnalyticsAPI:
         if not collector.directory.ready():
             raise NotReady
         for content_type in _headers(request, b"content-type") or [""]:
-            payload.check_media_type(content_type)
+            unpacking.check_media_type(content_type)
         if reception.shed:
             raise Overloaded("Too many bytes are being received already (max_pending_bytes)")
         intake = collector.intake
         intake.check_room()
         tenant = None if find_tenant is None else await find_tenant()
         content_encoding = ",".join(_headers(request, b"content-encoding"))
-        payload.is_gzip(content_encoding)
+        unpacking.is_gzip(content_encoding)
         if reception.oversize:
-            raise payload.too_large(intake.limits)
+            raise unpacking.too_large(intake.limits)
 
         async def tenant_of(body: Payload) -> Tenant:
             return tenant if tenant is not None else await self._tenant_in(body)

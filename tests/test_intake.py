@@ -11,8 +11,9 @@ from twisted.internet.task import Clock
 
 from axcollector.core.errors import Overloaded, Rejected, SpoolFailed
 from axcollector.core.model import Batch, DeveloperInfo, Tenant
-from axcollector.core.payload import Limits, Payload
+from axcollector.core.payload import Payload
 from axcollector.core.records import Rules
+from axcollector.core.unpacking import Limits
 from axcollector.intake import INLINE_BYTES, Intake
 from tests.fakes import HeldThread, result_of
 
@@ -134,7 +135,10 @@ def test_records_of_this_process() -> None:
         {"client_received_start_timestamp": 1, "s": "ü", "nested": {"a": [1, None, True]}},
         b'{"client_received_start_timestamp":1,"n":1.10}',
     ]
-    assert result_of(f.take_records(*given)) == 3
+    taken = f.take_records(*given)
+    while f.thread.jobs:  # a lone surrogate, a number of over 64 bits: no ordinary bodies
+        f.thread.step()
+    assert result_of(taken) == 3
     first, second, third = f.lines()
     assert {key: json.loads(first)[key] for key in given[0]} == given[0]
     assert {key: json.loads(second)[key] for key in given[1]} == given[1]
@@ -185,3 +189,19 @@ def test_large_bodies_are_counted_until_the_thread_is_done_with_them() -> None:
     f.intake.check_room()
     f.thread.step()
     assert f.kept.batches == []
+
+
+def test_one_careful_body_at_a_time() -> None:
+    """What may be a hundred times as large as it was sent is unpacked when those before it are done."""
+    f = Fixture()
+    odd = b'{"records":[{"client_received_start_timestamp":1,"x":"\\ud800"}]}'
+    first, second = f.take(odd), f.take(odd)
+    assert len(f.thread.jobs) == 1
+    f.thread.step()
+    f.thread.step()
+    assert len(f.thread.jobs) == 1
+    f.thread.step()
+    assert (first.called, second.called) == (True, False)
+    while f.thread.jobs:
+        f.thread.step()
+    assert [result_of(first), result_of(second)] == [1, 1]

@@ -3,15 +3,16 @@
 import gzip
 import json
 import random
+import tracemalloc
 import zlib
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from axcollector.core import jsontext, payload
+from axcollector.core import jsontext, payload, unpacking
 from axcollector.core.errors import Rejected
-from axcollector.core.payload import Limits
+from axcollector.core.unpacking import Limits
 from tests.json_texts import NotJSON, obj, oracle, strings, values
 
 LIMITS = Limits(max_body_bytes=100_000, max_decompressed_bytes=200_000, max_batch_records=50)
@@ -51,10 +52,10 @@ def fault_of(body: bytes, encoding: str | None = None, limits: Limits = LIMITS) 
 def test_media_types(content_type: str | None, taken: bool) -> None:
     """JSON in any case, with parameters; no charset but UTF-8."""
     if taken:
-        payload.check_media_type(content_type)
+        unpacking.check_media_type(content_type)
     else:
         with pytest.raises(Rejected, match="Only supported content type is application/json"):
-            payload.check_media_type(content_type)
+            unpacking.check_media_type(content_type)
 
 
 @pytest.mark.parametrize("encoding", [None, "", "identity", "Identity"])
@@ -296,3 +297,35 @@ def test_depth_and_items(text: str) -> None:
     if data.startswith(b"{"):
         assert {m.key: oracle(m.value) for m in jsontext.members(data)} == oracle(data)
         assert all(json.loads(m.key_text) == m.key for m in jsontext.members(data))
+
+
+def test_many_values_are_refused_before_anything_is_made_of_them() -> None:
+    """A gzip body of some kilobytes may hold millions of elements: they are counted, not kept."""
+    limits = Limits(10 << 20, 50 << 20, 20_000)
+    for element in (b"1", b'"x"', b"{}", b"[]", b"1" * 40):
+        count = 1_000_002
+        body = b'{"records":[%b]}' % b",".join([element] * count)
+        tracemalloc.start()
+        assert fault_of(body, None, limits)[0] == "PAYLOAD_TOO_LARGE"
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 2 * len(body) + (1 << 20)
+    many = b'{"records":[{"a":[%b]}]}' % b",".join([b"1"] * 1_200_000)
+    assert len(texts_of(many, None, limits)) == 1
+    beyond = b'{"x":[%b],"records":[{}]}' % b",".join([b"1"] * (200 * 20_000 + 1))
+    assert fault_of(beyond, None, limits) == ("PAYLOAD_TOO_LARGE", "The body has more than 4000000 values")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"records":[{"a":"\\ud800"}]}',
+        b'{"records":5}',
+        b'{"records":[{"a":' + b"[" * 250 + b"]" * 250 + b"}]}",
+        b'{"records":[{"a":[%b]}]}' % b",".join([b"1"] * 1_200_000),
+    ],
+)
+def test_bodies_that_need_care(body: bytes) -> None:
+    """What takes long is not begun where nobody may wait for it."""
+    with pytest.raises(payload.NeedsCare):
+        payload.decode(body, None, Limits(10 << 20, 50 << 20, 20_000), careful=False)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axcollector.core import payload, records
+from axcollector.core import payload, records, unpacking
+from axcollector.core.enrichment import enrich
 from axcollector.core.errors import Rejected
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
 from axcollector.core.records import Rules
@@ -16,7 +17,7 @@ from tests.json_texts import likely_records, oracle, values
 
 START = "client_received_start_timestamp"
 END = "client_received_end_timestamp"
-LIMITS = payload.Limits(10 << 20, 50 << 20, 20_000)
+LIMITS = unpacking.Limits(10 << 20, 50 << 20, 20_000)
 TENANT = Tenant("t1", "ac~me", 'pr"öd')
 KNOWN = {"key-1": DeveloperInfo("gold", "shop", "ann@example.com", "ann"), "key-2": DeveloperInfo(api_product="ün")}
 INFO_KEYS = ("api_product", "developer_app", "developer_email", "developer")
@@ -26,7 +27,7 @@ def lines_of(texts: list[bytes], rules: Rules = Rules(), now: float = 0) -> list
     """The lines of the batch that these records make."""
     body = b'{"records":[' + b",".join(texts) + b"]}"
     checked = records.check(payload.decode(body, None, LIMITS).records, rules, now)
-    batch = records.enrich(checked, TENANT, KNOWN, rules)
+    batch = enrich(checked, TENANT, KNOWN, rules)
     lines = batch.lines.split(b"\n")
     assert lines.pop() == b""
     assert len(batch) == len(lines) == len(texts)
@@ -186,7 +187,7 @@ def test_replaced_in_place() -> None:
     """A null or empty name is replaced where it stands, and its other copies go."""
     sent = b'{"organization":"x", "client_received_start_timestamp":1,"\\u006frganization":null,"environment":"","z":1}'
     expected = (
-        b'{"client_received_start_timestamp":1,"\\u006frganization":"ac~me","environment":"pr\\"\xc3\xb6d","z":1}'
+        b'{ "client_received_start_timestamp":1,"\\u006frganization":"ac~me","environment":"pr\\"\xc3\xb6d","z":1}'
     )
     assert lines_of([sent]) == [expected]
 
@@ -204,3 +205,18 @@ def test_client_ids() -> None:
     )
     checked = records.check(payload.decode(body, None, LIMITS).records, Rules(), 0)
     assert checked.client_ids == {"a", "ü", ""}
+
+
+def test_a_record_of_very_many_members() -> None:
+    """Replacing a name in a large record copies what is around it, and makes nothing of the members."""
+    sent = b'{"client_received_start_timestamp":1,"organization":null%b}' % (b',"k":1' * 50_000)
+    (line,) = lines_of([sent])
+    assert line == sent.replace(b"null", b'"ac~me"')[:-1] + b',"environment":"pr\\"\xc3\xb6d"}'
+
+
+@pytest.mark.parametrize("member", [b'"organization":null', b'"environment":""', b'"x":"\\ud800"', b'"client_id":5'])
+def test_records_that_need_care(member: bytes) -> None:
+    """What must be looked into member by member is not begun where nobody may wait for it."""
+    texts = [b'{"client_received_start_timestamp":1,%b}' % member]
+    with pytest.raises(payload.NeedsCare):
+        enrich(records.check(texts, Rules(), 0, careful=False), TENANT, KNOWN, Rules(), careful=False)

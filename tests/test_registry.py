@@ -323,3 +323,17 @@ def test_data_version_and_log(tmp_path: Path) -> None:
             watcher.checkpoint()
             assert len(writer.scopes()) == 1
         assert writer.scopes() == []
+
+
+def test_texts_that_are_no_utf8(tmp_path: Path) -> None:
+    """One such text keeps no other row from being read."""
+    path = str(tmp_path / "registry.db")
+    with Registry.create(path) as registry:
+        scope = registry.add_scope("acme", "prod")
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO developer (id, tenant_id, username) VALUES ('d', 't', CAST(X'FF' AS TEXT))")
+    connection.commit()
+    connection.close()
+    with Registry.open(path) as registry:
+        assert [dict(row)["username"] for row in registry.rows("kms.developer")] == ["\ufffd"]
+        assert registry.tenant_of_scope(scope.id) == scope.tenant

@@ -4,6 +4,7 @@ import gzip
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,16 @@ def test_a_journal_that_shrinks_while_it_is_read(data: Path) -> None:
     (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
     assert splitter(data, disk=ShrinkingDisk()).work() == 1
     assert staged(data) == {}
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/etc/passwd", path)])
+def test_what_only_has_a_journals_name(data: Path, make: Callable[[str], None], log_events: list[LogEvent]) -> None:
+    """A pipe, a directory, a link: put aside with one line, and blocking nothing."""
+    other = JournalName(INTERVAL, "id", 0, 0, 0)
+    make(str(data / "tmp" / other.journal))
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    assert splitter(data).work() == 0
+    assert staged(data) == expected()
+    assert list((data / "tmp").iterdir()) == []
+    assert os.path.lexists(data / "recovered" / "unreadable" / other.journal)
+    assert len([e for e in log_events if e["log_level"].name == "error"]) == 1

@@ -24,8 +24,8 @@ from axcollector.core.errors import LookupFailed, NotReady, Rejected
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import DeveloperInfo, Tenant
-from axcollector.core.payload import Limits
 from axcollector.core.records import Rules
+from axcollector.core.unpacking import Limits
 from axcollector.disk import AppendFile, Disk
 from axcollector.intake import INLINE_BYTES, Intake
 from axcollector.journal import Durability, JournalPlan, JournalWriter

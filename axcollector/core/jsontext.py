@@ -70,23 +70,39 @@ class Member(NamedTuple):
     value: bytes
 
 
+class Place(NamedTuple):
+    """Where a member stands in its object's text: from `start` to `end`; `next` is where the one behind it begins."""
+
+    key: str
+    key_text: bytes
+    start: int
+    end: int
+    next: int
+
+
 def members(text: bytes) -> Iterator[Member]:
     """The members of an object, in their order, repeated keys included."""
-    for item in _items(text):
-        match = _STRUCTURE.match(item)
+    for place in places(text):
+        value = text[text.index(b":", place.start + len(place.key_text)) + 1 : place.end].strip(_SPACE)
+        yield Member(place.key, place.key_text, value)
+
+
+def places(text: bytes) -> Iterator[Place]:
+    """Where the members of an object stand, in their order, repeated keys included."""
+    for start, end in _items(text):
+        match = _STRUCTURE.search(text, start)
         assert match is not None
         key_text = match[0]
-        value = item[item.index(b":", match.end()) + 1 :].strip(_SPACE)
-        yield Member(json.loads(key_text), key_text, value)
+        yield Place(json.loads(key_text), key_text, match.start(), end, end + 1)
 
 
 def elements(text: bytes) -> Iterator[bytes]:
     """The elements of an array, in their order, without the space around them."""
-    return _items(text)
+    return (text[start:end].strip(_SPACE) for start, end in _items(text))
 
 
-def _items(text: bytes) -> Iterator[bytes]:
-    """What stands between the outermost brackets' commas."""
+def _items(text: bytes) -> Iterator[tuple[int, int]]:
+    """Where that stands which lies between the outermost brackets' commas."""
     level = 0
     start = 0
     for match in _STRUCTURE.finditer(text):
@@ -96,8 +112,8 @@ def _items(text: bytes) -> Iterator[bytes]:
             if level == 1:
                 start = match.end()
         elif (token in b"}]" or token in b",") and level == 1:
-            if item := text[start : match.start()].strip(_SPACE):
-                yield item
+            if token in b"," or text[start : match.start()].strip(_SPACE):
+                yield start, match.start()
             start = match.end()
         if token in b"}]":
             level -= 1

@@ -4,42 +4,34 @@ What is taken and refused is in SPEC section 2; the checks run in its order. The
 were sent, except that newlines between tokens are blanks, so that each can stand in one line.
 """
 
+import itertools
 import json
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from axcollector.core import deflate, jsontext
+from axcollector.core import jsontext
 from axcollector.core.errors import Rejected
+from axcollector.core.unpacking import Limits, payload_too_large, unpack
 
 JSONText = bytes | Raw
 """One JSON value as it was sent; both kinds are buffers."""
 
 MAX_DEPTH: Final = 200
-_GZIP_SLICE_BYTES: Final = 1 << 13
-"""So much is given to the decompressor at once: what it leaves over at a member's end is copied, and a body may have
-half a million members."""
+MAX_VALUES_A_RECORD: Final = 200
+"""A body may have so many values for each record that it may have: 4 million, with the defaults."""
+_MANY_VALUES: Final = 1_000_000
+"""Of a body with more values, the records are counted before anything is made of them."""
 
 
 _COUNTED_BYTES: Final = 1 << 22
 """So much is looked at in one call, which holds the interpreter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How large a batch may be.
-
-    Attributes:
-        max_body_bytes: As sent.
-        max_decompressed_bytes: After gunzip.
-        max_batch_records: Records in one batch.
-    """
-
-    max_body_bytes: int
-    max_decompressed_bytes: int
-    max_batch_records: int
+class NeedsCare(Exception):
+    """The body or a record is one of the rare ones that take long; raised where the caller would not wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,50 +60,15 @@ class Payload:
         return self._records
 
 
-def check_media_type(content_type: str | None) -> None:
-    """Refuse what does not call itself JSON in UTF-8.
-
-    Raises:
-        Rejected: `UNSUPPORTED_CONTENT_TYPE`.
-    """
-    media_type, *parameters = (content_type or "").split(";")
-    charsets = [
-        value.strip().strip('"').lower()
-        for name, _, value in (parameter.partition("=") for parameter in parameters)
-        if name.strip().lower() == "charset"
-    ]
-    if media_type.strip().lower() != "application/json" or any(c not in {"utf-8", "utf8"} for c in charsets):
-        raise Rejected("UNSUPPORTED_CONTENT_TYPE", "Only supported content type is application/json")
-
-
-def is_gzip(content_encoding: str | None) -> bool:
-    """Whether a body with this `Content-Encoding` (None: absent) is gzip'd.
-
-    Raises:
-        Rejected: `UNSUPPORTED_CONTENT_ENCODING`.
-    """
-    coding = (content_encoding or "identity").strip().lower()
-    if coding not in {"", "identity", "gzip"}:
-        raise Rejected("UNSUPPORTED_CONTENT_ENCODING", "Only supported content encoding is gzip")
-    return coding == "gzip"
-
-
-def too_large(limits: Limits) -> Rejected:
-    """The refusal of a body that is larger than `max_body_bytes`, whoever notices it."""
-    return _too_large(f"The body is larger than {limits.max_body_bytes} bytes (max_body_bytes)")
-
-
-def decode(body: bytes, content_encoding: str | None, limits: Limits) -> Payload:
+def decode(body: bytes, content_encoding: str | None, limits: Limits, *, careful: bool = True) -> Payload:
     """Take a body apart.
 
     Raises:
+        NeedsCare: It is no ordinary body, and `careful` is false.
         Rejected: It breaks a rule of SPEC section 2 from `Content-Encoding` to `records should be a list`.
     """
-    gzipped = is_gzip(content_encoding)
-    if len(body) > limits.max_body_bytes:
-        raise too_large(limits)
-    text = _gunzip(_unwrap_buffer(body), limits.max_decompressed_bytes) if gzipped else body
-    return _parse(text, limits.max_batch_records)
+    text = unpack(body, content_encoding, limits)
+    return _parse(text, limits.max_batch_records, careful=careful)
 
 
 def name_in(text: bytes | None, key: str) -> str:
@@ -128,63 +85,8 @@ def name_in(text: bytes | None, key: str) -> str:
     return name
 
 
-def _too_large(reason: str) -> Rejected:
-    return Rejected("PAYLOAD_TOO_LARGE", reason)
-
-
-def _too_large_decompressed(limit: int) -> Rejected:
-    return _too_large(f"The body is larger than {limit} bytes when decompressed (max_decompressed_bytes)")
-
-
-def _bad_gzip() -> Rejected:
-    return Rejected("BAD_DATA", "Gzip Encoded data cannot be read")
-
-
 def _bad_json() -> Rejected:
     return Rejected("BAD_DATA", "Not a valid JSON payload")
-
-
-class _NodeBuffer(msgspec.Struct, forbid_unknown_fields=True):
-    """How node prints a Buffer as JSON."""
-
-    type: Literal["Buffer"]
-    data: list[int]
-
-
-def _unwrap_buffer(body: bytes) -> bytes:
-    """The gzip that `volos-analytics-apigee` sends as a node Buffer's JSON (SPEC section 12); else `body` itself."""
-    if not body.startswith(b"{"):
-        return body
-    try:
-        return bytes(msgspec.json.decode(body, type=_NodeBuffer).data)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
-        raise _bad_gzip() from exc
-
-
-def _gunzip(body: bytes, limit: int) -> bytes:
-    """All members of `body`, whole and nothing after them, of at most `limit` bytes."""
-    if not body:
-        raise _bad_gzip()
-    parts: list[bytes] = []
-    total = 0
-    reader = deflate.decompressor()
-    try:
-        for start in range(0, len(body), _GZIP_SLICE_BYTES):
-            data = body[start : start + _GZIP_SLICE_BYTES]
-            while data:
-                if reader.eof:
-                    reader = deflate.decompressor()
-                part = reader.decompress(data, limit - total + 1)
-                parts.append(part)
-                total += len(part)
-                if total > limit:
-                    raise _too_large_decompressed(limit)
-                data = reader.unused_data if reader.eof else reader.unconsumed_tail
-    except deflate.ERRORS as exc:
-        raise _bad_gzip() from exc
-    if not reader.eof:
-        raise _bad_gzip()
-    return b"".join(parts)
 
 
 class _Body(msgspec.Struct, gc=False):
@@ -208,23 +110,29 @@ _any_body = msgspec.json.Decoder(_AnyBody)
 _array = msgspec.json.Decoder(list[Raw])
 
 
-def _parse(text: bytes, max_records: int) -> Payload:
+def _parse(text: bytes, max_records: int, *, careful: bool) -> Payload:
     """What a body that is one JSON object holds."""
     if not jsontext.is_utf8(text):
         raise _bad_json()
     records: list[JSONText] | Rejected
     try:
+        if _commas(text) > _MANY_VALUES:
+            if not careful:
+                raise NeedsCare
+            _check_count(text, max_records)
         body = _body.decode(text)
         organization, environment, records = _present(body.organization), _present(body.environment), [*body.records]
     except (msgspec.DecodeError, RecursionError):
+        if not careful:
+            raise NeedsCare from None
         organization, environment, records = _parse_carefully(text)
-    _check_depth(text, [] if isinstance(records, Rejected) else records)
+    _check_depth(text, [] if isinstance(records, Rejected) else records, careful=careful)
     if isinstance(records, Rejected):
         return Payload(organization, environment, records)
     if not records:
         return Payload(organization, environment, _no_records())
     if len(records) > max_records:
-        raise _too_large(f"The batch has more than {max_records} records (max_batch_records)")
+        raise _too_many(max_records)
     if b"\n" in text or b"\r" in text:  # JSON's strings hold none: these stand between tokens
         records = [bytes(record).replace(b"\n", b" ").replace(b"\r", b" ") for record in records]
     return Payload(organization, environment, records)
@@ -257,15 +165,37 @@ def _parse_carefully(text: bytes) -> tuple[bytes | None, bytes | None, list[JSON
     return organization, environment, [*elements]
 
 
-def _check_depth(text: bytes, records: list[JSONText]) -> None:
+def _check_count(text: bytes, max_records: int) -> None:
+    """Refuse too many records without making anything of them: a body of 50 MB may have 25 million."""
+    if _commas(text) > MAX_VALUES_A_RECORD * max_records:
+        raise payload_too_large(f"The body has more than {MAX_VALUES_A_RECORD * max_records} values")
+    body = _any_body.decode(text)
+    if not isinstance(body.records, UnsetType) and bytes(body.records)[:1] == b"[":
+        counted = itertools.islice(jsontext.elements(bytes(body.records)), max_records + 1)
+        if sum(1 for _ in counted) > max_records:
+            raise _too_many(max_records)
+
+
+def _too_many(max_records: int) -> Rejected:
+    return payload_too_large(f"The batch has more than {max_records} records (max_batch_records)")
+
+
+def _commas(text: bytes) -> int:
+    return sum(text.count(b",", i, i + _COUNTED_BYTES) for i in range(0, len(text), _COUNTED_BYTES))
+
+
+def _check_depth(text: bytes, records: list[JSONText], *, careful: bool) -> None:
     """Refuse a body of more than `MAX_DEPTH` levels; looks closer only where there are enough brackets for that."""
     brackets = _brackets(text)
     if brackets - len(records) + 1 <= MAX_DEPTH:  # of the records' own brackets only one counts
         return
     counts = [_brackets(bytes(record)) for record in records]
     outside = brackets - sum(counts)
-    if max(outside, *counts, 0) + 2 > MAX_DEPTH and jsontext.depth(text) > MAX_DEPTH:
-        raise _bad_json()
+    if max(outside, *counts, 0) + 2 > MAX_DEPTH:
+        if not careful:
+            raise NeedsCare
+        if jsontext.depth(text) > MAX_DEPTH:
+            raise _bad_json()
 
 
 def _brackets(text: bytes) -> int:

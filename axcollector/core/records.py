@@ -1,8 +1,4 @@
-"""Raw records × tenant × developer info × now → `Batch`, or `Rejected`: all or nothing.
-
-A record is not rebuilt. Its own bytes are kept, and what enrichment adds is spliced in before its last brace: exact
-for every number and string that a client can send, and fast. Only a record that has a null or empty `organization` or
-`environment` (or must have them overwritten) is taken apart into its members, to replace those in place.
+"""Raw records × rules × now → valid `Records`, or `Rejected`: all or nothing.
 
 `check` and `enrich` are the hot path: for a batch they make one decoder call, one cheap pass each over the records, and
 no object that is not needed. What does not fit the fast way (a number of 5 000 digits, a lone surrogate, a wrong
@@ -20,14 +16,13 @@ from msgspec import UNSET, Raw, UnsetType
 
 from axcollector.core import jsontext
 from axcollector.core.errors import Rejected
-from axcollector.core.model import NO_DEVELOPER, Batch, DeveloperInfo, Tenant
-from axcollector.core.payload import JSONText
+from axcollector.core.payload import JSONText, NeedsCare
 
 _START: Final = "client_received_start_timestamp"
 _END: Final = "client_received_end_timestamp"
 _DEVELOPER_KEYS: Final = ("api_product", "developer_app", "developer_email", "developer")
 _INTEGER: Final = re.compile(rb"-?(?:0|[1-9][0-9]*)")
-_CHUNK_RECORDS: Final = 500
+CHUNK_RECORDS: Final = 500
 """So many records are handled in one call: one of all would hold the interpreter for as long as it copies 50 MB."""
 _COMPLEMENT: Final = bytes.maketrans(b"0123456789", b"9876543210")
 
@@ -81,18 +76,21 @@ def _encodable(text: str) -> bool:
     return text.isascii() or text == text.encode(errors="replace").decode()
 
 
-def check(texts: Sequence[JSONText], rules: Rules, now: float) -> Records:
+def check(texts: Sequence[JSONText], rules: Rules, now: float, *, careful: bool = True) -> Records:
     """Validate a batch's records (SPEC section 3), at the time `now` in seconds since the epoch.
 
     Raises:
+        NeedsCare: They are no ordinary ones, and `careful` is false.
         Rejected: One is not valid; the reason names the first such record's index.
     """
     try:
         fields: list[Fields] = []
-        for start in range(0, len(texts), _CHUNK_RECORDS):
-            chunk = texts[start : start + _CHUNK_RECORDS]
+        for start in range(0, len(texts), CHUNK_RECORDS):
+            chunk = texts[start : start + CHUNK_RECORDS]
             fields += _all_fields.decode(b"[" + b",".join(chunk) + b"]")
     except (msgspec.DecodeError, RecursionError):
+        if not careful:
+            raise NeedsCare from None
         fields = _check_one_by_one(texts, rules, now)
     earliest, latest = _bounds(rules, now)
     for index, record in enumerate(fields):
@@ -179,113 +177,3 @@ def _string(values: Mapping[str, bytes], key: str, index: int) -> str | None:
 
 def _text(values: Mapping[str, bytes], key: str) -> Raw | UnsetType:
     return Raw(values[key]) if key in values else UNSET
-
-
-def enrich(records: Records, tenant: Tenant, known: Mapping[str, DeveloperInfo], rules: Rules) -> Batch:
-    """The batch that records of `tenant` make, enriched with what is `known` of their client ids (SPEC section 4)."""
-    writer = _Writer(_Names.of(tenant), known, rules)
-    if len(records.texts) <= _CHUNK_RECORDS:
-        return Batch(tenant, writer.lines(records.texts, records.fields), len(records.texts))
-    lines = bytearray()
-    for start in range(0, len(records.texts), _CHUNK_RECORDS):
-        end = start + _CHUNK_RECORDS
-        lines += writer.lines(records.texts[start:end], records.fields[start:end])
-    return Batch(tenant, lines, len(records.texts))
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """A tenant's names as JSON."""
-
-    organization: bytes
-    environment: bytes
-    both: bytes
-
-    @classmethod
-    def of(cls, tenant: Tenant) -> "_Names":
-        organization = msgspec.json.encode(tenant.organization)
-        environment = msgspec.json.encode(tenant.environment)
-        both = b',"organization":%b,"environment":%b' % (organization, environment)
-        return cls(organization, environment, both)
-
-
-class _Writer:
-    """Writes the lines of one tenant's records; keeps what it appends to plain ones, by client id."""
-
-    def __init__(self, names: _Names, known: Mapping[str, DeveloperInfo], rules: Rules) -> None:
-        self._names = names
-        self._known = known
-        self._rules = rules
-        self._tails: dict[str | None, bytes] = {}
-
-    def lines(self, texts: Sequence[JSONText], fields: Sequence[Fields]) -> bytes:
-        """The lines of these records. The hot path: one join, and for a plain record nothing but a look-up."""
-        tails = self._tails
-        parts: list[bytes | memoryview] = []
-        for text, f in zip(texts, fields, strict=True):
-            plain = (
-                f.organization is UNSET
-                and f.environment is UNSET
-                and f.api_product is UNSET
-                and f.developer_app is UNSET
-                and f.developer_email is UNSET
-                and f.developer is UNSET
-            )
-            if plain:
-                tail = tails.get(f.client_id)
-                if tail is None:
-                    tail = tails[f.client_id] = self._names.both + _info(f.client_id, self._known) + b"}\n"
-                parts.append(memoryview(text)[:-1])
-                parts.append(tail)
-            else:
-                parts.append(_enrich_one(bytes(text), f, self._names, self._known, self._rules))
-        return b"".join(parts)
-
-
-def _info(client_id: str | None, known: Mapping[str, DeveloperInfo]) -> bytes:
-    """All the developer info of a client id, as members to append."""
-    if client_id is None:
-        return b""
-    return b"," + msgspec.json.encode(known.get(client_id, NO_DEVELOPER))[1:-1]
-
-
-def _info_members(fields: Fields, known: Mapping[str, DeveloperInfo]) -> list[bytes]:
-    """The developer info that the record lacks, as members to append."""
-    if fields.client_id is None:
-        return []
-    info = known.get(fields.client_id, NO_DEVELOPER)
-    return [
-        b',"%b":%b' % (key.encode(), msgspec.json.encode(getattr(info, key)))
-        for key in _DEVELOPER_KEYS
-        if getattr(fields, key) is UNSET
-    ]
-
-
-def _enrich_one(text: bytes, fields: Fields, names: _Names, known: Mapping[str, DeveloperInfo], rules: Rules) -> bytes:
-    """The line of a record that has some of the members that enrichment may write."""
-    added: list[bytes] = []
-    replaced: dict[str, bytes] = {}
-    for key, sent, value in (
-        ("organization", fields.organization, names.organization),
-        ("environment", fields.environment, names.environment),
-    ):
-        if sent is UNSET:
-            added.append(b',"%b":%b' % (key.encode(), value))
-        elif not sent or rules.overwrite_tenant:
-            replaced[key] = value
-    added += _info_members(fields, known)
-    if replaced:
-        text = _replace(text, replaced)
-    return b"".join([text[:-1], *added, b"}\n"])
-
-
-def _replace(text: bytes, values: Mapping[str, bytes]) -> bytes:
-    """An object with these members' values replaced, each standing once, where it stood last."""
-    found = list(jsontext.members(text))
-    last = {member.key: position for position, member in enumerate(found)}
-    kept = [
-        b"%b:%b" % (member.key_text, values.get(member.key, member.value))
-        for position, member in enumerate(found)
-        if member.key not in values or last[member.key] == position
-    ]
-    return b"{" + b",".join(kept) + b"}"

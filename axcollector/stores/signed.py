@@ -33,6 +33,9 @@ _PRINTABLE: Final = re.compile(r"[!-~]+")
 _EXPIRED: Final = re.compile(rb"expired", re.IGNORECASE)
 
 
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+
+
 class _SignedUrl(msgspec.Struct):
     url: str
 
@@ -176,9 +179,12 @@ def _host(url: str) -> str:
     """The host and, where it is not the usual one, the port that a URL names.
 
     Raises:
-        ValueError: The port is none.
+        ValueError: It names none that can be asked.
     """
     parts = urlsplit(url)
+    if parts.username is not None or not (_HOST_NAME.fullmatch(parts.hostname or "") or ":" in (parts.hostname or "")):
+        message = "no host that can be asked"
+        raise ValueError(message)
     return f"{parts.hostname or ''}:{parts.port}" if parts.port is not None else parts.hostname or ""
 
 
