@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from axcollector.journal import JournalWriter
+from axcollector.salvager import Salvager
 from axcollector.services import Periodic, Worker
 from axcollector.splitter import Splitter
 from axcollector.spool import Spool
@@ -79,12 +80,14 @@ class Closing(Service):
 
 
 class Recovery(Service):
-    """Splits what crashes left, in the background, until nothing is left."""
+    """Splits what crashes left, and takes over what the reference left, in the background, until nothing is left."""
 
-    def __init__(self, clock: IReactorTime, worker: Worker, splitter: Splitter) -> None:
+    def __init__(self, clock: IReactorTime, worker: Worker, splitter: Splitter, salvager: Salvager) -> None:
         """Put the parts together; the splitter is the one of `recovered`."""
+        self._clock = clock
         self._worker = worker
         self._splitter = splitter
+        self._salvager = salvager
         self._heartbeat = Periodic(clock, RECOVERY_TICK_SECONDS, "recovery", self._tick)
 
     def startService(self) -> None:
@@ -92,8 +95,9 @@ class Recovery(Service):
         self.running = True
         self._heartbeat.startService()
 
-    def _tick(self) -> "defer.Deferred[int]":
-        return self._worker.run(self._splitter.work)
+    async def _tick(self) -> None:
+        await self._worker.run(self._splitter.work)
+        await self._worker.run(self._salvager.work, self._clock.seconds())
 
     def stopService(self) -> "defer.Deferred[None]":
         """Fires when what is under way is done."""

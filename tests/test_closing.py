@@ -11,6 +11,7 @@ from axcollector.core.layout import Stage
 from axcollector.core.model import Batch, Tenant
 from axcollector.disk import Disk
 from axcollector.journal import JournalPlan, JournalWriter
+from axcollector.salvager import Salvager
 from axcollector.splitter import Splitter
 from axcollector.spool import Spool
 from tests.fakes import SameThread, result_of
@@ -100,7 +101,8 @@ def test_recovery_works_at_once_and_ends_with_what_is_under_way(tmp_path: Path) 
     f.submit()
     (journal,) = (tmp_path / "tmp").iterdir()
     journal.rename(tmp_path / "recovered" / f"{journal.name}~recoveredTS~20161124150812.123")
-    recovery = Recovery(f.clock, SameThread(), Splitter(f.disk, str(tmp_path), Stage.RECOVERED, pack_all=False))
+    splitter = Splitter(f.disk, str(tmp_path), Stage.RECOVERED, pack_all=False)
+    recovery = Recovery(f.clock, SameThread(), splitter, Salvager(f.disk, str(tmp_path)))
     recovery.startService()
     assert f.staged() == ["acme~prod~20161124150800"]
     assert list((tmp_path / "recovered").iterdir()) == []

@@ -6,7 +6,9 @@
     {data}/failed/{bucket}/{file}                     gave up for now
     {data}/recovered/{journal}.journal~recoveredTS~T  left by a crash, found at T
     {data}/recovered/{journal}.split~recoveredTS~T    its split, or one whose journal is gone already
-    {data}/recovered/unreadable/                      journals with damage in them, for a person to look at
+    {data}/recovered/{bucket}~recoveredTS~T/{file}    a bucket as the reference leaves it, its files torn or whole
+    {data}/recovered/{bucket}.salvage~recoveredTS~T/  the whole lines of it, as {bucket}/{file}
+    {data}/recovered/unreadable/                      what has damage in it, for a person to look at
 
 A bucket is `{org}~{env}~{start}`; org and env are percent-encoded, so that no tenant's name can leave the stage or
 be confused with another's. A file is `{4 hex}_{start}.{end}_{instance}_writer_{starts}-{worker}-{sequence}.txt.gz`; its
@@ -26,6 +28,7 @@ from axcollector.core.model import BucketName, Interval, Tenant
 FILE_SUFFIX: Final = ".txt.gz"
 JOURNAL_SUFFIX: Final = ".journal"
 SPLIT_SUFFIX: Final = ".split"
+SALVAGE_SUFFIX: Final = ".salvage"
 RECOVERED_MARK: Final = "~recoveredTS~"
 UNREADABLE: Final = "unreadable"
 MAX_BUCKET_BYTES: Final = 200
@@ -37,6 +40,8 @@ _JOURNAL: Final = re.compile(
     r"(?P<start>\d{14})\.(?P<end>\d{14})_(?P<instance>[^_~]+)_writer_(?P<starts>\d+)-(?P<worker>\d+)-(?P<sequence>\d+)"
     r"(?P<suffix>\.journal|\.split)(?:~recoveredTS~(?P<recovered>\d{14}\.\d{3}))?"
 )
+_MILLISECONDS: Final = re.compile(r"\d{14}\.\d{3}", re.ASCII)
+_COPY: Final = re.compile(r"(?P<original>.+)_recovered(?:_\d{14}\.\d{3})?", re.ASCII)
 
 
 class Stage(enum.StrEnum):
@@ -217,3 +222,71 @@ class JournalName:
             match["recovered"] or "",
         )
         return journal, match["suffix"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceName:
+    """What the name of a bucket's directory in `recovered/` says, whoever put it there.
+
+    Attributes:
+        prefix: The name as it is, up to the mark.
+        bucket: The bucket.
+        recovered: When it was found after a crash, as `stamp_milliseconds`, or "".
+    """
+
+    prefix: str
+    bucket: BucketName
+    recovered: str = ""
+
+    @property
+    def directory(self) -> str:
+        """Its own name."""
+        return self.prefix + (RECOVERED_MARK + self.recovered if self.recovered else "")
+
+    @property
+    def salvage(self) -> str:
+        """The directory beside it that its whole lines are put into."""
+        return f"{self.prefix}{SALVAGE_SUFFIX}{RECOVERED_MARK}{self.recovered}"
+
+    def found(self, now: float) -> Self:
+        """The name under which it is recovered, having been found at `now`."""
+        return self if self.recovered else replace(self, recovered=stamp_milliseconds(now))
+
+    def file_of(self, name: str) -> str:
+        """The name of the file that the whole lines of its file `name` go to."""
+        stem = name.removesuffix(FILE_SUFFIX).removesuffix(f"_recovered_{self.recovered}")
+        return f"{stem}_recovered_{self.recovered}{FILE_SUFFIX}"
+
+    @classmethod
+    def parse(cls, name: str) -> tuple[Self, bool]:
+        """The directory that `name` speaks of, and whether it is the one beside it, with the whole lines.
+
+        The reference writes names of organizations and environments as they are; what `bucket_directory` may have
+        written is taken for that. Where a `~` stands in one of them it cannot be told where the other begins.
+
+        Raises:
+            ValueError: It is no bucket's directory, or could be several tenants', or that of a tenant with too long
+                a name, or has a mark that is none.
+        """
+        prefix, mark, recovered = name.partition(RECOVERED_MARK)
+        if mark and _MILLISECONDS.fullmatch(recovered) is None:
+            message = f"not a mark of recovery: {name!r}"
+            raise ValueError(message)
+        is_salvage = bool(mark) and prefix.endswith(SALVAGE_SUFFIX)
+        if is_salvage:
+            prefix = prefix.removesuffix(SALVAGE_SUFFIX)
+        try:
+            bucket = parse_bucket_directory(prefix)
+        except ValueError:
+            organization, environment, start = prefix.split("~")
+            bucket = BucketName(unstamp(start), organization, environment)
+        if not fits(Tenant("", bucket.organization, bucket.environment)):
+            message = f"the name is too long: {name!r}"
+            raise ValueError(message)
+        return cls(prefix, bucket, recovered), is_salvage
+
+
+def original_of(name: str) -> str | None:
+    """Of which file the one called `name` is the copy that the reference makes in recovery; None: of none."""
+    match = _COPY.fullmatch(name.removesuffix(FILE_SUFFIX))
+    return match["original"] + FILE_SUFFIX if match and name.endswith(FILE_SUFFIX) else None
