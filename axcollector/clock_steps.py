@@ -1,8 +1,8 @@
 """Keeps delayed calls relative when the wall clock is set.
 
 Twisted's reactors schedule by the wall clock: when it is set back by an hour, every delayed call comes an hour late,
-heartbeats and time limits alike, and when it is set forward they all come at once. A thread watches the wall clock
-beside the monotonic one, and when they part it has the reactor move all delayed calls by the step.
+heartbeats and time limits alike. A thread watches the wall clock beside the monotonic one, and when it was set back
+has the reactor move the delayed calls along. (Set forward, they all come at once, which does no harm that would last.)
 
 For a process of our own only: it moves everybody's calls, which an embedding program may not want.
 """
@@ -37,11 +37,13 @@ class ClockSteps(Service):
         self._monotonic = monotonic
         self._ended: threading.Event | None = None
         self._offset = 0.0
+        self._looked = 0.0
 
     def startService(self) -> None:
         """Begin to watch."""
         self.running = True
-        self._offset = self._wall() - self._monotonic()
+        self._looked = self._monotonic()
+        self._offset = self._wall() - self._looked
         self._ended = threading.Event()
         threading.Thread(target=self._watch, args=(self._ended,), name="axcollector clock", daemon=True).start()
 
@@ -50,14 +52,18 @@ class ClockSteps(Service):
             self._reactor.callFromThread(self.look)
 
     def look(self) -> None:
-        """Compare the clocks, and move all delayed calls if they have parted."""
-        offset = self._wall() - self._monotonic()
+        """Compare the clocks, and move delayed calls if the wall clock was set back."""
+        steady = self._monotonic()
+        offset = self._wall() - steady
         step, self._offset = offset - self._offset, offset
-        if abs(step) < LEAST_STEP_SECONDS:
+        since, self._looked = steady - self._looked, steady
+        if step > -LEAST_STEP_SECONDS:
             return
         self._log.warn("the wall clock was set by {step:+.1f} s; what was scheduled is moved along", step=step)
+        now = self._wall()
         for call in self._reactor.getDelayedCalls():
-            call.delay(step)
+            if call.getTime() - now >= -step - since:  # else it was made since the step
+                call.delay(step)
 
     def stopService(self) -> "defer.Deferred[None]":
         """Watch no more."""

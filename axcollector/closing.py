@@ -62,7 +62,7 @@ class Closing(Service):
     async def _tick(self) -> None:
         await self._spool.finish_due()
         now = self._clock.seconds()
-        if now >= self._resume_at:
+        if now >= self._resume_at or now < self._resume_at - PAUSE_SECONDS:  # the clock may have been set back
             failed = await self._worker.run(
                 self._splitter.work, now, self._grace, lambda name: name == self._writer.open_name
             )

@@ -40,6 +40,10 @@ class AppendFile:
         """Bring what was written to stable storage."""
         os.fdatasync(self._descriptor)
 
+    def is_linked(self) -> bool:
+        """Whether it still has a name."""
+        return os.fstat(self._descriptor).st_nlink > 0
+
     def truncate(self, size: int) -> None:
         """Cut the file back to its first `size` bytes."""
         os.ftruncate(self._descriptor, size)

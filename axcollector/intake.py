@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from axcollector.core import enrichment, payload, records
 from axcollector.core.errors import Overloaded, Rejected
-from axcollector.core.model import Tenant
+from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import NeedsCare, Payload
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
@@ -151,29 +151,35 @@ class Intake:
         """
         try:
             document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
-            return await self._take_document(document, tenant_of, _HERE, careful=False)
+            batch = await self._batch_of(document, tenant_of, _HERE, careful=False)
         except NeedsCare:
-            pass
+            batch = await self._take_carefully(body, content_encoding, tenant_of)
         except Rejected as exc:
             if exc.code != "PAYLOAD_TOO_LARGE" or self._inline_limits == self.limits:
                 raise
-        # One at a time: what waits here is as small as it was sent, and may be a hundred times as large in work.
+            batch = await self._take_carefully(body, content_encoding, tenant_of)
+        await self._spool.submit(batch)
+        return len(batch)
+
+    async def _take_carefully(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> Batch:
+        """The batch that a large or unusual body makes; one such body at a time.
+
+        The others wait as they were sent: one may be a hundred times as large in memory, and in work.
+        """
         await self._turn.acquire()
         try:
             worker = self._large.of(len(body))
             document = await worker.run(payload.decode, body, content_encoding, self.limits)
-            return await self._take_document(document, tenant_of, worker, careful=True)
+            return await self._batch_of(document, tenant_of, worker, careful=True)
         finally:
             self._turn.release()
 
-    async def _take_document(self, document: Payload, tenant_of: TenantOf, worker: Worker, *, careful: bool) -> int:
+    async def _batch_of(self, document: Payload, tenant_of: TenantOf, worker: Worker, *, careful: bool) -> Batch:
         tenant = await tenant_of(document)
         check = partial(records.check, careful=careful)
         checked = await worker.run(check, document.records, self._rules, self._clock.seconds())
         known = await self.directory.developers(tenant, checked.client_ids)
-        batch = await worker.run(partial(enrichment.enrich, careful=careful), checked, tenant, known, self._rules)
-        await self._spool.submit(batch)
-        return len(batch)
+        return await worker.run(partial(enrichment.enrich, careful=careful), checked, tenant, known, self._rules)
 
     async def take_records(self, scope: str, given: Sequence[Record]) -> int:
         """The same for records of this process: each a dict, or the JSON text of one as bytes."""

@@ -8,6 +8,7 @@ file later could be trusted. It is cut back to its last acknowledged byte.
 
 import contextlib
 import enum
+import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -131,6 +132,8 @@ class JournalWriter:
             if not journal.named:
                 self._disk.sync_directory(self._plan.directory)
                 journal.named = True
+        if not journal.file.is_linked():
+            raise OSError(errno.ENOENT, "The journal was removed while it was written")
         journal.size += len(data)
         journal.frames += len(members)
         journal.tenants.update(tenant for tenant, _, _ in members)

@@ -7,7 +7,7 @@ from twisted.logger import Logger
 
 from axcollector.core.errors import SpoolFailed
 from axcollector.core.layout import Stage
-from axcollector.disk import Disk
+from axcollector.disk import Disk, DurableDirectories
 
 MINIMUM_FREE_SHARE = 0.10
 """With no quota set, new batches are refused while less than this share of the file system is free."""
@@ -28,6 +28,7 @@ class Room:
         """
         self._disk = disk
         self._data_directory = data_directory
+        self._directories = DurableDirectories(disk)
         self._quota = quota_bytes
         self._lack: str | None = None
 
@@ -46,8 +47,13 @@ class Room:
             raise SpoolFailed(self._lack)
 
     def measure(self) -> None:
-        """Look whether there is room, and log it when that has changed."""
-        lack = self._measured()
+        """Look whether there is room, and log it when that has changed; stages that somebody removed are made anew."""
+        try:
+            for stage in Stage:
+                self._directories.ensure(os.path.join(self._data_directory, stage))
+            lack = self._measured()
+        except OSError as exc:
+            lack = f"the spool's directories cannot be used: {exc.strerror}"
         if lack is not None and self._lack is None:
             self._log.error("no room: {lack}; new batches get 503", lack=lack)
         elif lack is None and self._lack is not None:

@@ -100,7 +100,13 @@ class Splitter:
                 one that is made in between is no trap.
         """
         journals: dict[str, JournalName] = {}
-        for name in self._disk.names(self._directory):
+        try:
+            names = self._disk.names(self._directory)
+        except OSError as exc:
+            self._report(self._directory, "{what} cannot be read: {reason}; it is tried again", exc)
+            return 1
+        self._reported.discard(self._directory)
+        for name in names:
             with contextlib.suppress(ValueError):
                 journal = JournalName.parse(name)[0]
                 journals[journal.journal] = journal
@@ -111,16 +117,18 @@ class Splitter:
         try:
             self._finish(journal)
         except OSError as exc:
-            if journal.journal not in self._reported:
-                self._reported.add(journal.journal)
-                self._log.error(
-                    "journal {journal} cannot be split yet: {reason}; it is kept and tried again",
-                    journal=journal.journal,
-                    reason=str(exc),
-                )
+            self._report(
+                journal.journal, "journal {what} cannot be split yet: {reason}; it is kept and tried again", exc
+            )
             return False
         self._reported.discard(journal.journal)
         return True
+
+    def _report(self, what: str, message: str, exc: OSError) -> None:
+        """Log what is the matter with something, once until it is well again."""
+        if what not in self._reported:
+            self._reported.add(what)
+            self._log.error(message, what=what, reason=str(exc))
 
     def _finish(self, journal: JournalName) -> None:
         """Do whatever of the four steps is left to do."""

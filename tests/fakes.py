@@ -118,3 +118,6 @@ class MortalDisk(Disk):
     def sync_directory(self, path: str) -> None:
         """Sync, likewise."""
         self.live()
+
+
+from tests.crashable import CrashableDisk  # noqa: E402, F401 - one of the stand-ins, in a module of its own

@@ -480,7 +480,7 @@ NO_NAMES = "No tenant found for this org: nobody and env: prod"
 QUOTA = (
     "the spool holds 1 bytes, its quota (spool_quota_bytes) is 1: see why uploads do not drain it, or raise the quota"
 )
-NOT_STORED = "The batch could not be stored: [Errno 28] No space left on device"
+NOT_STORED = "The batch could not be stored: No space left on device"
 TENANT_FLAWS = [
     Flaw("unknown", 400, "UNKNOWN_SCOPE", "", _unknown),
     Flaw("lookup", 500, "INTERNAL_SEARCH_ERROR", "The registry cannot be asked at present", _in(_failing)),

@@ -97,7 +97,7 @@ class Pauses:
     def let_through(self, authorities: Iterable[str], now: float) -> bool:
         """Whether an upload that needs all of these may begin: each is free, or waits for a probe."""
         return all(
-            pause is None or (pause.until <= now and pause.authority not in self._prober)
+            pause is None or (not now < pause.until <= now + MAX_PAUSE_SECONDS and pause.authority not in self._prober)
             for pause in map(self._pauses.get, authorities)
         )
 
