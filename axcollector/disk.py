@@ -41,8 +41,11 @@ class AppendFile:
         os.fdatasync(self._descriptor)
 
     def is_linked(self) -> bool:
-        """Whether it still has a name."""
-        return os.fstat(self._descriptor).st_nlink > 0
+        """Whether its path still leads to it: it may have been removed, or its directory moved away."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.lstat(self.path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def truncate(self, size: int) -> None:
         """Cut the file back to its first `size` bytes."""

@@ -324,3 +324,18 @@ def test_closing_an_idle_spool(tmp_path: Path) -> None:
     spool = Fixture(tmp_path).spool
     spool._worker = SameThread()
     result_of(spool.close())
+
+
+def test_a_directory_moved_away_under_the_writer(tmp_path: Path) -> None:
+    """Nothing is acknowledged into a journal that its path does not lead to any more."""
+    f = Fixture(tmp_path / "tmp")
+    f.directory.mkdir()
+    f.store(b"1")
+    f.directory.rename(tmp_path / "moved")
+    f.directory.mkdir()
+    refused = f.submit(b"lost")
+    f.run()
+    with pytest.raises(SpoolFailed, match="removed"):
+        result_of(refused)
+    f.store(b"2")
+    assert f.kept() == {name(1): [("acme~prod", b"2\n")]}
