@@ -9,14 +9,15 @@ opens the new file would read the old one's log into it. `checkpoint` empties th
 """
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from axcollector.core.catalog import COLUMNS, MAPPER, SCOPES, Row
 from axcollector.core.errors import RegistryError
+from axcollector.core.tables import COLUMNS, MAPPER, SCOPES, Row, Values
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long a question waits while another process writes."""
@@ -100,12 +101,15 @@ class RegistryFile:
             yield
 
     def rows(self, table: str) -> Iterator[Row]:
-        """The rows of a table (`kms.app`), with the columns of `catalog.COLUMNS`; none where there is no such table."""
-        columns = COLUMNS[table]
-        texts = ", ".join(f"CAST({column} AS text)" for column in columns)
+        """The rows of a table (`kms.app`), with the columns of `tables.COLUMNS`; none where there is no such table."""
+        for values in self.values(table):
+            yield dict(zip(COLUMNS[table], values, strict=True))
+
+    def values(self, table: str) -> Iterator[Values]:
+        """The same, each row as the values of those columns, in their order."""
+        texts = ", ".join(f"CAST({column} AS text)" for column in COLUMNS[table])
         with errors_of(self.path):
-            for values in self._connection.execute(f"SELECT {texts} FROM {self._source(table)}"):  # noqa: S608 - ours
-                yield dict(zip(columns, values, strict=True))
+            yield from self._connection.execute(f"SELECT {texts} FROM {self._source(table)}")  # noqa: S608 - ours
 
     def data_version(self) -> int:
         """A number that is another than before where another connection has committed in between."""
@@ -191,7 +195,7 @@ def _connect(path: str, busy_timeout_seconds: float) -> sqlite3.Connection:
         name = f"file:{quote(os.path.abspath(os.fsencode(path)))}?mode=rw"
         connection = sqlite3.connect(name, uri=True, isolation_level=None, timeout=busy_timeout_seconds)
         # One text that is no UTF-8 may not keep all other rows from being read.
-        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         return connection
 
 

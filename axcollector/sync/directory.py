@@ -22,6 +22,9 @@ from axcollector.sync.listener import SyncListener
 T = TypeVar("T")
 P = ParamSpec("P")
 
+_BUSY_TIMEOUT_SECONDS = 1.0
+"""How long a question waits for somebody who locks the file; all others wait behind it, and their clients with them."""
+
 
 class Directory(Protocol):
     """What ingest asks. Every coroutine raises `NotReady` before the first snapshot."""
@@ -78,8 +81,7 @@ class CachedDirectory:
 
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
         """As `Directory.developers`."""
-        catalog = self._catalog()
-        return {client_id: catalog.developer(tenant.id, client_id) for client_id in client_ids}
+        return self._catalog().developers(tenant.id, client_ids)
 
     def _catalog(self) -> Catalog:
         catalog = self._listener.catalog
@@ -166,7 +168,7 @@ class _Connection:
         identity = (path, facts.st_dev, facts.st_ino)
         if self._registry is None or self._identity != identity:
             self.close()
-            self._registry = Registry.open(path)
+            self._registry = Registry.open(path, _BUSY_TIMEOUT_SECONDS)
             self._identity = identity
         return self._registry
 
