@@ -85,7 +85,7 @@ class Collector(Service):
         self._reserve = SplitReserve(self._disk, config.data_directory)
         self.sync = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
-        self.directory: Directory = CachedDirectory(self.sync) if config.use_caching else self._lookups
+        self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
 
     def startService(self) -> None:
         """Take possession of the data directory, take over what a crash left, and start the stations.
