@@ -22,6 +22,7 @@ FLOORS: Final = {
         "disk",
         "registry",
         "registry_file",
+        "registry_bulk",
         "clock_steps",
         "tokens",
         "services",

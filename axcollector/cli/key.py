@@ -3,19 +3,18 @@
 # ruff: noqa: N815 - Twisted's names
 
 import dataclasses
-import sys
 from typing import Any, ClassVar, Final
 
 from twisted.python import usage
 
-from axcollector.cli.options import CommandOptions, ListOptions, RegistryOptions
-from axcollector.registry import Key
+from axcollector.cli.options import CommandOptions, ListOptions, ObjectOptions
+from axcollector.registry import Key, Registry
 
 COLUMNS: Final = tuple(field.name for field in dataclasses.fields(Key))
 """What `list` shows of a key."""
 
 
-class AddOptions(RegistryOptions):
+class AddOptions(ObjectOptions):
     """Options of `key add`."""
 
     longdesc = (
@@ -47,7 +46,7 @@ class AddOptions(RegistryOptions):
 
     def run(self) -> None:
         """Add it; the client id goes to stdout."""
-        with self.open_registry() as registry:
+        with self.open_registry(Registry) as registry:
             key = registry.add_key(
                 self["scope"],
                 self["client_id"],
@@ -57,7 +56,7 @@ class AddOptions(RegistryOptions):
                 email=self["email"] or "",
                 company=self["company"] or "",
             )
-        sys.stdout.write(f"{key.client_id}\n")
+        self.write(dataclasses.asdict(key), f"{key.client_id}\n")
 
 
 class KeyListOptions(ListOptions):
@@ -68,12 +67,12 @@ class KeyListOptions(ListOptions):
 
     def run(self) -> None:
         """List them."""
-        with self.open_registry() as registry:
+        with self.open_registry(Registry) as registry:
             keys = registry.keys(self["scope"])
         self.write(COLUMNS, [dataclasses.asdict(key) for key in keys])
 
 
-class RemoveOptions(RegistryOptions):
+class RemoveOptions(ObjectOptions):
     """Options of `key remove`."""
 
     longdesc = (
@@ -88,8 +87,10 @@ class RemoveOptions(RegistryOptions):
 
     def run(self) -> None:
         """Remove it."""
-        with self.open_registry() as registry:
-            registry.remove_key(self["scope"], self["client_id"], self["product"], self["app"])
+        with self.open_registry(Registry) as registry:
+            count = registry.remove_key(self["scope"], self["client_id"], self["product"], self["app"])
+        only = {name: self[name] for name in ("product", "app") if self[name] is not None}
+        self.write({"scope": self["scope"], "client_id": self["client_id"], **only, "removed": count})
 
 
 class KeyOptions(CommandOptions):
