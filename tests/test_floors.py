@@ -22,6 +22,8 @@ FLOORS: Final = {
         "disk",
         "registry",
         "registry_file",
+        "registry_log",
+        "registry_changes",
         "clock_steps",
         "tokens",
         "services",
