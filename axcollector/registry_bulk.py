@@ -13,9 +13,7 @@ from axcollector.core.catalog import COLUMNS
 from axcollector.core.errors import RegistryError
 from axcollector.core.rowtext import PRIMARY_KEYS, Values
 from axcollector.registry_file import RegistryFile, errors_of, table_of
-
-LOGGED_ROWS: Final = 5000
-"""A change of so many rows is logged row by row; with more of them, reading all anew is less work for everybody."""
+from axcollector.registry_log import MAX_CHANGED_ROWS
 
 _FETCHED_ROWS: Final = 2000
 _CACHE_KIBIBYTES: Final = 262_144
@@ -112,7 +110,7 @@ class Loading:
         Raises:
             RegistryError: The file has no such table, or lacks a column that a row has.
         """
-        if self._is_logging and sum(self.counts.values()) + len(rows) > LOGGED_ROWS:
+        if sum(self.counts.values()) + len(rows) > MAX_CHANGED_ROWS:
             self.stop_logging()
         upsert = self._upserts.get(table)
         if upsert is None:
@@ -123,8 +121,10 @@ class Loading:
         self.counts[table] += len(rows)
 
     def stop_logging(self) -> None:
-        """What changes from now on is not logged row by row."""
-        self._is_logging = False
+        """What changes from now on is not logged row by row: reading all anew is less work for everybody."""
+        if self._is_logging:
+            self._is_logging = False
+            self._unlogged.enter_context(self._registry.unlogged())
 
     def _projected(self, table: str, row: Values, columns: Sequence[str]) -> Values:
         """A row without the columns that the file lacks, in which it must have nothing."""

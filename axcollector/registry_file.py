@@ -1,8 +1,9 @@
 """The registry's file: one SQLite connection, its tables wherever they come from, its errors. Blocking.
 
-A connection belongs to the thread that opened it. A file of our own has all tables, mode 0600 and a write-ahead
-log. A foreign one may have more tables and columns, may lack all but `data_scope` and the columns of keys, and need
-not have such a log: it is read as it is. Names are matched as SQLite does, whatever their case.
+A connection belongs to the thread that opened it. A file of our own has all tables, mode 0600, a write-ahead log, and
+a change log (`axcollector.registry_log`). A foreign one may have more tables and columns, may lack all but
+`data_scope` and the columns of keys, and need not have such logs: it is read as it is. Names are matched as SQLite
+does, whatever their case.
 
 Nobody should put another file in this one's place while the write-ahead log beside it holds something: whoever
 opens the new file would read the old one's log into it. `checkpoint` empties the log.
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 from axcollector.core.catalog import COLUMNS, MAPPER, SCOPES, Row
 from axcollector.core.errors import RegistryError
+from axcollector.registry_log import ChangeLog
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long a question waits while another process writes."""
@@ -52,6 +54,7 @@ class RegistryFile:
         """Take over a connection; `open` and `create` make one."""
         self.path = path
         self._connection = connection
+        self._log = ChangeLog(connection)
         self._sources: dict[str, str] = {}
         self._schema_version: object = None
 
@@ -66,7 +69,10 @@ class RegistryFile:
 
     @classmethod
     def create(cls, path: str) -> Self:
-        """Open a file, made before (mode 0600, its directory 0700) if it is missing; an empty one gets its tables."""
+        """Open a file, made before (mode 0600, its directory 0700) if it is missing; an empty one gets its tables.
+
+        One of our own from before there were change logs gets its log.
+        """
         with errors_of(path):
             _make_file(path)
             is_new = os.path.getsize(path) == 0
@@ -78,6 +84,7 @@ class RegistryFile:
                 if not registry._ask("SELECT 1 FROM sqlite_master LIMIT 1"):
                     for table in _TABLES:
                         registry._ask(f"CREATE TABLE {table}")
+            registry.begin_log()
         except BaseException:
             registry.close()
             raise
@@ -111,6 +118,30 @@ class RegistryFile:
         """A number that is another than before where another connection has committed in between."""
         return int(self._ask("PRAGMA data_version")[0][0])
 
+    def begin_log(self) -> None:
+        """Give a file of our own from before there were change logs its log; any other file is left as it is."""
+        if self._lacks_log():
+            with self._transaction("BEGIN IMMEDIATE"):
+                if self._lacks_log():
+                    with errors_of(self.path):
+                        self._log.begin()
+
+    @contextlib.contextmanager
+    def unlogged(self) -> Iterator[None]:
+        """Within an open write transaction: many changes, at the cost that they would have without a change log.
+
+        Triggers and log entries are removed at the beginning, and triggers made anew at the end, in the same
+        transaction; whoever watches the file takes a snapshot. Without a change log of ours it does nothing.
+        """
+        with errors_of(self.path):
+            was_logging = self._log.suspend()
+        try:
+            yield
+        finally:
+            if was_logging:
+                with errors_of(self.path):
+                    self._log.resume()
+
     def checkpoint(self) -> None:
         """Bring the write-ahead log, where there is one, into the file; not while somebody is in the way."""
         with contextlib.suppress(sqlite3.OperationalError):
@@ -120,6 +151,12 @@ class RegistryFile:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
                 self._connection.execute(f"PRAGMA busy_timeout = {int(milliseconds)}")
+
+    def _lacks_log(self) -> bool:
+        """Whether all our tables are as we make them, and nothing of a change log is there."""
+        there = {sql for (sql,) in self._ask("SELECT sql FROM sqlite_master WHERE type = 'table'")}
+        with errors_of(self.path):
+            return there >= {f"CREATE TABLE {table}" for table in _TABLES} and self._log.is_missing()
 
     def _ask(self, question: str, *arguments: object) -> list[Any]:
         with errors_of(self.path):

@@ -23,6 +23,8 @@ FLOORS: Final = {
         "registry",
         "registry_file",
         "registry_bulk",
+        "registry_log",
+        "registry_changes",
         "clock_steps",
         "tokens",
         "services",

@@ -2,7 +2,8 @@
 
 A group of subcommands is a module, loaded when it is asked for, with an `Options` class for the group and one for
 each subcommand, which has a `run`. The exit status is 0, or 1 where the work failed, or 2 where it was called wrongly,
-or 130 after Ctrl-C; an error is one line on stderr that says what to do. What a script wants goes to stdout, the rest to stderr.
+or 130 after Ctrl-C; an error is one line on stderr that says what to do. What a script wants goes to stdout, the rest
+to stderr.
 """
 
 # ruff: noqa: N815 - Twisted's names
