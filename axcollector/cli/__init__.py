@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Final, Protocol, cast
 from twisted.python import reflect, usage
 
 from axcollector.cli.interrupts import Interrupted
-from axcollector.cli.options import CommandOptions, printable
+from axcollector.cli.options import COMPLETION, CommandOptions, printable
 from axcollector.core.errors import AxcollectorError
 
 FAILED: Final = 1
@@ -50,16 +50,23 @@ class Options(CommandOptions):
         ["import", None, _lazily("axcollector.cli.transfer.ImportOptions"), "Put the rows of a file into the registry"],
         ["export", None, _lazily("axcollector.cli.transfer.ExportOptions"), "Write the registry's rows to a file"],
         ["demo", None, _lazily("axcollector.cli.demo.DemoOptions"), "See the service at work in a few seconds"],
+        ["completion", None, _lazily("axcollector.cli.completion.CompletionOptions"), "Set up the shell's Tab key"],
     ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console command, of these arguments or the process's; raises `SystemExit` unless the status is 0."""
     options = Options()  # type: ignore[no-untyped-call]
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        options.parseOptions(list(sys.argv[1:] if argv is None else argv))
+        if COMPLETION in words[-2:-1]:
+            from axcollector.cli.completion import answer  # noqa: PLC0415 - seldom needed
+
+            sys.stdout.write(answer(options, words))
+            return
+        options.parseOptions(words)
         _chosen(options).run()
-        sys.stdout.flush()
+        _flush_output()
     except usage.UsageError as exc:
         problem = str(exc)
         _complain(f"{problem[:1].lower()}{problem[1:].rstrip('.')}; see `{' '.join(_names(options))} --help`")
@@ -96,6 +103,15 @@ def _names(options: usage.Options) -> list[str]:
         names.append(current.subCommand)
         current = current.subOptions
     return names
+
+
+def _flush_output() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, "standard output") from exc
 
 
 def _close_output() -> None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Final
 
 from twisted.python import usage
 
-from axcollector.cli.options import CommandOptions, ListOptions, ObjectOptions
+from axcollector.cli.options import CommandOptions, ListOptions, ObjectOptions, free_texts
 from axcollector.registry import Key, Registry
 
 COLUMNS: Final = tuple(field.name for field in dataclasses.fields(Key))
@@ -31,6 +31,7 @@ class AddOptions(ObjectOptions):
         ["email", "e", None, "The developer's e-mail; one that is known already gets this one"],
         ["company", None, None, "The name of the app's company, where it is a company's"],
     ]
+    compData = usage.Completions(optActions=free_texts("product", "app", "developer", "email", "company"))
 
     def postOptions(self) -> None:
         """A key is of no use without a product, an app, and whose it is."""
@@ -84,6 +85,7 @@ class RemoveOptions(ObjectOptions):
         ["product", "p", None, "Only with this API product"],
         ["app", "a", None, "Only with this app"],
     ]
+    compData = usage.Completions(optActions=free_texts("product", "app"))
 
     def run(self) -> None:
         """Remove it."""
@@ -102,4 +104,3 @@ class KeyOptions(CommandOptions):
         ["list", None, KeyListOptions, "List the keys"],
         ["remove", None, RemoveOptions, "Remove a key"],
     ]
-    compData = usage.Completions(extraActions=[usage.CompleteList([each[0] for each in subCommands])])

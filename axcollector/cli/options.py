@@ -26,6 +26,23 @@ COMPLETION: Final = "--_shell-completion"
 AnyRegistry = TypeVar("AnyRegistry", bound=RegistryFile)
 
 
+class Choices(usage.CompleteList):
+    """Completes one of some words.
+
+    Attributes:
+        items: The words.
+    """
+
+    def __init__(self, items: Sequence[str]) -> None:
+        super().__init__(list(items))  # type: ignore[no-untyped-call]
+        self.items = tuple(items)
+
+
+def free_texts(*names: str) -> dict[str, usage.Completer]:
+    """The completers of options whose values nobody can guess; without one, files are offered."""
+    return {name: usage.Completer() for name in names}
+
+
 class CommandOptions(usage.Options):
     """Options of a command, a group or a subcommand; they may stand before, between and behind its arguments."""
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 
 from twisted.python import usage
 
-from axcollector.cli.options import CommandOptions, ListOptions, ObjectOptions
+from axcollector.cli.options import CommandOptions, ListOptions, ObjectOptions, free_texts
 from axcollector.registry import Registry, Scope
 
 COLUMNS: Final = ("scope", "organization", "environment", "tenant_id")
@@ -26,6 +26,7 @@ class AddOptions(ObjectOptions):
     longdesc = "Adds a scope and prints its id. Example: axcollector scope add acme prod"
     required = ("org", "env")
     optParameters: ClassVar[list[Any]] = [["id", None, None, "Its id; by default a new UUID"]]
+    compData = usage.Completions(optActions=free_texts("id"))
 
     def postOptions(self) -> None:
         """An id is to fit into a URL as it is."""
@@ -79,7 +80,6 @@ class ScopeOptions(CommandOptions):
         ["list", None, ScopeListOptions, "List the scopes"],
         ["remove", None, RemoveOptions, "Remove a scope"],
     ]
-    compData = usage.Completions(extraActions=[usage.CompleteList([each[0] for each in subCommands])])
 
 
 def _shown(scope: Scope) -> dict[str, str]:

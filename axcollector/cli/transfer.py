@@ -80,7 +80,7 @@ class ExportOptions(TransferOptions):
         try:
             with Interrupts() as interrupts, self.open_registry(BulkRegistry) as registry, registry.reading():
                 total = sum(registry.counts().values())
-                with Progress(sys.stderr, "exported", total, "rows", time.monotonic) as progress:
+                with _progress("written", total, "rows") as progress:
                     counts, refused = _save(registry, self["file"], progress, interrupts)
         except Interrupted as exc:
             exc.args = ("interrupted; nothing was exported",)
@@ -91,12 +91,17 @@ class ExportOptions(TransferOptions):
         self.report(counts, f"exported from {self.path()}")
 
 
+def _progress(label: str, total: int | None, unit: str) -> Progress:
+    """How far it has come, for whoever sits at a terminal; a log has enough with the last line."""
+    return Progress(sys.stderr, label, total if sys.stderr.isatty() else None, unit, time.monotonic)
+
+
 def _load(source: Source, registry: BulkRegistry, *, replace: bool) -> Mapping[str, int]:
     """Import a file; how many rows of each table there were."""
-    total, number = source.size, 1
+    number = 1
     with (
         Interrupts() as interrupts,
-        Progress(sys.stderr, "imported", total, "bytes", time.monotonic) as progress,
+        _progress("read", source.size, "bytes") as progress,
         registry.loading(replace=replace) as loading,
     ):
         for lines in source.blocks():
