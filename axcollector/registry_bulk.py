@@ -5,6 +5,7 @@ are more than a few, they are not logged one by one for those who watch the regi
 """
 
 import contextlib
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -53,10 +54,16 @@ class BulkRegistry(RegistryFile):
                     self._ask(f"DELETE FROM {table_of(table)}")  # noqa: S608 - our own
             yield loading
 
-    def execute_many(self, statement: str, rows: Sequence[Values]) -> None:
-        """Execute a statement once for each row."""
+    def put_rows(self, table: str, statement: str, rows: Sequence[Values]) -> None:
+        """Execute an upsert once for each row."""
         with errors_of(self.path):
-            self._connection.executemany(statement, rows)
+            try:
+                self._connection.executemany(statement, rows)
+            except sqlite3.OperationalError as exc:
+                if "ON CONFLICT" not in str(exc):
+                    raise
+                what = f"its table {table_of(table)} has no primary key of {' and '.join(PRIMARY_KEYS[table])}"
+                raise RegistryError(f"{self.path} was not changed: {what}") from exc
 
     def counts(self) -> Mapping[str, int]:
         """How many rows each table has."""
@@ -117,7 +124,7 @@ class Loading:
             raise RegistryError(f"{self._registry.path} was not changed: it has no table {table_of(table)}")
         if len(upsert.columns) < len(COLUMNS[table]):
             rows = [self._projected(table, row, upsert.columns) for row in rows]
-        self._registry.execute_many(upsert.statement, rows)
+        self._registry.put_rows(table, upsert.statement, rows)
         self.counts[table] += len(rows)
 
     def stop_logging(self) -> None:

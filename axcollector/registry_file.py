@@ -215,7 +215,9 @@ def errors_of(path: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning, OSError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        if reason == "database is locked":
+            reason += "; somebody else is changing it, so try again"
         raise RegistryError(f"the registry {path} cannot be used: {reason}") from exc
     except UnicodeError as exc:
         raise RegistryError(f"the registry {path} cannot hold a text that is not UTF-8") from exc

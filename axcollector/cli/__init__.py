@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         options.parseOptions(words)
         _chosen(options).run()
-        _flush_output()
+        sys.stdout.flush()
     except usage.UsageError as exc:
         problem = str(exc)
         _complain(f"{problem[:1].lower()}{problem[1:].rstrip('.')}; see `{' '.join(_names(options))} --help`")
@@ -103,15 +103,6 @@ def _names(options: usage.Options) -> list[str]:
         names.append(current.subCommand)
         current = current.subOptions
     return names
-
-
-def _flush_output() -> None:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as exc:
-        raise OSError(exc.errno, exc.strerror, "standard output") from exc
 
 
 def _close_output() -> None:

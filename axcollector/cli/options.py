@@ -135,7 +135,7 @@ class ObjectOptions(RegistryOptions):
 
     def write(self, done: Mapping[str, object], text: str = "") -> None:
         """Write what was done to stdout: as JSON, or as a text, which may be empty."""
-        sys.stdout.write(json.dumps(done, indent=2) + "\n" if self["json"] else text)
+        write_out(json.dumps(done, indent=2) + "\n" if self["json"] else text)
 
 
 class ListOptions(RegistryOptions):
@@ -146,13 +146,23 @@ class ListOptions(RegistryOptions):
     def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
         """Write rows to stdout: as JSON, or as a table with a head."""
         if self["json"]:
-            sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+            write_out(json.dumps(rows, indent=2) + "\n")
             return
         lines = [list(columns), *([printable(row[column]) for column in columns] for row in rows)]
         widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
-        for line in lines:
-            padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-            sys.stdout.write("  ".join(padded).rstrip() + "\n")
+        padded = ((text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+        write_out("".join("  ".join(line).rstrip() + "\n" for line in padded))
+
+
+def write_out(text: str) -> None:
+    """Write to stdout, at once; what goes wrong there says where."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, "standard output") from exc
 
 
 def printable(text: str) -> str:

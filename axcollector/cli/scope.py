@@ -39,7 +39,6 @@ class AddOptions(ObjectOptions):
         with self.create_registry() as registry:
             scope = registry.add_scope(self["org"], self["env"], self["id"])
         self.write(_shown(scope), f"{scope.id}\n")
-        sys.stdout.flush()
         sys.stderr.write(f"Try it:\n  {curl_line(config.listen[0], config.base_path, scope.id)}\n")
 
 

@@ -41,7 +41,7 @@ class Source:
         self._bytes = 0
         with errors_named(self.name, "read"):
             if path == STANDARD:
-                self._raw: BinaryIO = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+                self._raw: BinaryIO = os.fdopen(os.dup(0), "rb", buffering=0)
             else:
                 self._raw = cast("BinaryIO", open(path, "rb", buffering=0))  # noqa: SIM115 - this object is the context
             facts = os.fstat(self._raw.fileno())
