@@ -282,6 +282,21 @@ def test_a_reader_that_goes_away(here: Path) -> None:
     assert (done.returncode, done.stderr) == (1, b"")
 
 
+@pytest.mark.parametrize("words", ["export -", "scope list", "import rows --json"])
+def test_closed_outputs(here: Path, words: str) -> None:
+    """Where the shell has closed standard output, that is one line; standard error may be closed too."""
+    Path("rows").write_bytes(APP)
+    call = f"{sys.executable} -W error -c '{SCRIPT}' {words} -r registry.db"
+    done = subprocess.run(["bash", "-c", f"{call} >&-"], capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert done.returncode == 1
+    assert re.fullmatch(r"axcollector: .*standard output.*", done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stderr
+    assert (
+        subprocess.run(["bash", "-c", f"{call} 2>&-"], capture_output=True, check=False, env=ENVIRONMENT).returncode
+        == 0
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_import(here: Path, number: signal.Signals) -> None:
     """Ctrl-C in the midst of it leaves one line, the status that shells know, and the registry as it was."""
@@ -330,13 +345,15 @@ def test_what_is_not_whole_is_removed(here: Path) -> None:
 
 
 def test_signals_are_held_at_the_end() -> None:
-    """Once the work is as good as done a signal does nothing; afterwards it means what it did before."""
+    """A signal raises once, and never when the work is as good as done; afterwards it means what it did before."""
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         with Interrupts() as interrupts:
+            interrupts.hold()
+            signal.raise_signal(signal.SIGTERM)
+        with Interrupts():
             with pytest.raises(Interrupted) as raised:
                 signal.raise_signal(signal.SIGTERM)
-            interrupts.hold()
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
@@ -364,7 +381,7 @@ def test_progress_on_a_terminal(here: Path) -> None:
 
 def test_the_documented_example(tmp_path: Path, capsys: Capture) -> None:
     """The example in the documentation, copied as it stands, makes a registry that knows its key."""
-    _, _, rest = DOCUMENTATION.read_text(encoding="utf-8").partition("   :name: rows.jsonl\n\n")
+    _, _, rest = DOCUMENTATION.read_text(encoding="utf-8").partition("   :caption: rows.jsonl\n\n")
     lines = [line[3:] for line in rest.partition("\n\n")[0].splitlines()]
     with contextlib.chdir(tmp_path):
         Path("rows.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

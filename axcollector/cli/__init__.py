@@ -56,6 +56,8 @@ class Options(CommandOptions):
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console command, of these arguments or the process's; raises `SystemExit` unless the status is 0."""
+    if sys.stderr is None:  # whoever has closed it wants to hear nothing
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     options = Options()  # type: ignore[no-untyped-call]
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -66,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         options.parseOptions(words)
         _chosen(options).run()
-        sys.stdout.flush()
+        print(end="", flush=True)
     except usage.UsageError as exc:
         problem = str(exc)
         _complain(f"{problem[:1].lower()}{problem[1:].rstrip('.')}; see `{' '.join(_names(options))} --help`")
@@ -108,7 +110,7 @@ def _names(options: usage.Options) -> list[str]:
 def _close_output() -> None:
     """What stdout does not take goes nowhere, or the interpreter would try again at its end, and complain."""
     try:
-        sys.stdout.flush()
+        print(end="", flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and its like as an exception, until the work must not be given up any more.
+"""Ctrl-C and its like as an exception, once, until the work must not be given up any more.
 
 A signal is seen between two steps of the interpreter. Without `hold`, one that comes while SQLite commits, or while the
 finished file is renamed, would be seen after that, and somebody would be told that nothing had happened.
@@ -50,4 +50,5 @@ class Interrupts:
 
     def _interrupt(self, number: int, _: FrameType | None) -> None:
         if not self._held:
+            self._held = True  # whoever is impatient must not disturb the clearing up
             raise Interrupted(number)

@@ -2,6 +2,7 @@
 
 # ruff: noqa: N815 - Twisted's names
 
+import errno
 import getopt
 import json
 import os
@@ -156,6 +157,8 @@ class ListOptions(RegistryOptions):
 
 def write_out(text: str) -> None:
     """Write to stdout, at once; what goes wrong there says where."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

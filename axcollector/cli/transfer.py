@@ -51,8 +51,12 @@ class ImportOptions(TransferOptions):
         """Import it; how many rows of each table goes to stderr, or as JSON to stdout."""
         path = self.path()
         try:
-            with Source(self["file"]) as source, BulkRegistry.create(path) as registry:
-                counts = _load(source, registry, replace=bool(self["replace"]))
+            with (
+                Interrupts() as interrupts,
+                Source(self["file"]) as source,
+                BulkRegistry.create(path) as registry,
+            ):
+                counts = _load(source, registry, interrupts, replace=bool(self["replace"]))
                 registry.checkpoint()
         except TransferFailed as exc:
             raise TransferFailed(f"{exc}; nothing was imported") from exc
@@ -96,11 +100,10 @@ def _progress(label: str, total: int | None, unit: str) -> Progress:
     return Progress(sys.stderr, label, total if sys.stderr.isatty() else None, unit, time.monotonic)
 
 
-def _load(source: Source, registry: BulkRegistry, *, replace: bool) -> Mapping[str, int]:
+def _load(source: Source, registry: BulkRegistry, interrupts: Interrupts, *, replace: bool) -> Mapping[str, int]:
     """Import a file; how many rows of each table there were."""
     number = 1
     with (
-        Interrupts() as interrupts,
         _progress("read", source.size, "bytes") as progress,
         registry.loading(replace=replace) as loading,
     ):

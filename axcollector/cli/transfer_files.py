@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Final, Self, cast
 
+from axcollector.cli.options import write_out
 from axcollector.core.errors import TransferFailed
 
 STANDARD: Final = "-"
@@ -103,7 +104,7 @@ def target(path: str) -> Iterator[BinaryIO]:
     name = "standard output" if path == STANDARD else path
     with errors_named(name, "written"):
         if path == STANDARD:
-            sys.stdout.flush()
+            write_out("")
             yield cast("BinaryIO", sys.stdout.buffer)
             sys.stdout.buffer.flush()
         elif os.path.exists(path) and not os.path.isfile(path):
