@@ -126,13 +126,23 @@ class ChangeLog:
         last = self._ask(f"SELECT seq, mark FROM {_LOG} ORDER BY seq DESC LIMIT 1")  # noqa: S608 - our own
         return LogPosition(*last[0]) if last else None
 
+    def holds_all_since(self, position: LogPosition) -> bool:
+        """Whether the file has been in that state, and all that was changed since is in the log."""
+        if not self.is_exact():
+            return False
+        mark = self._ask(f"SELECT mark FROM {_LOG} WHERE seq = ?", position.seq)  # noqa: S608 - our own
+        if mark != [(position.mark,)]:
+            return False
+        count, last = self._ask(f"SELECT count(*), max(seq) FROM {_LOG} WHERE seq >= ?", position.seq)[0]  # noqa: S608
+        return bool(count == last - position.seq + 1)
+
     def keys_since(self, position: LogPosition) -> Sequence[RowKey] | None:
         """The rows that were changed since then, each once, by table in the order of `catalog.COLUMNS`.
 
         Returns:
             None where the log cannot tell: it has never been there, or has lost what came next; or too many.
         """
-        if not self._holds_all_since(position):
+        if not self.holds_all_since(position):
             return None
         texts = ", ".join(f"CAST({column} AS text)" for column in _COLUMNS)
         question = f"SELECT DISTINCT name, {texts} FROM {_LOG} WHERE seq > ? LIMIT ?"  # noqa: S608 - our own
@@ -141,15 +151,6 @@ class ChangeLog:
         if len(found) > MAX_CHANGED_ROWS or len(keyed) < len(found):
             return None
         return [key for _, key in sorted(keyed, key=lambda each: each[0])]
-
-    def _holds_all_since(self, position: LogPosition) -> bool:
-        if not self.is_exact():
-            return False
-        mark = self._ask(f"SELECT mark FROM {_LOG} WHERE seq = ?", position.seq)  # noqa: S608 - our own
-        if mark != [(position.mark,)]:
-            return False
-        count, last = self._ask(f"SELECT count(*), max(seq) FROM {_LOG} WHERE seq >= ?", position.seq)[0]  # noqa: S608
-        return bool(count == last - position.seq + 1)
 
     def is_missing(self) -> bool:
         """Whether nothing of a log is there, not even a part of one."""

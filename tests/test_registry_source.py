@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel
 
 from axcollector.registry import Registry
-from axcollector.sync.events import Snapshot
+from axcollector.sync.events import ChangeList, Snapshot
 from axcollector.sync.listener import SyncListener
 from axcollector.sync.registry_source import RegistrySource
 from tests.fakes import HeldThread, SameThread, result_of
@@ -22,14 +22,19 @@ from tests.fakes import HeldThread, SameThread, result_of
 class Told(SyncListener):
     """A listener that counts what it is told."""
 
-    def __init__(self, clock: Clock) -> None:
-        super().__init__(cast("Any", clock), SameThread())
+    def __init__(self, clock: Clock, worker: SameThread | HeldThread | None = None) -> None:
+        super().__init__(cast("Any", clock), worker or SameThread())
         self.snapshots: list[Snapshot] = []
+        self.lists: list[ChangeList] = []
         self.startService()
 
     def snapshot_received(self, snapshot: Snapshot) -> "defer.Deferred[bool]":
         self.snapshots.append(snapshot)
         return super().snapshot_received(snapshot)
+
+    def changes_received(self, changes: ChangeList) -> "defer.Deferred[bool]":
+        self.lists.append(changes)
+        return super().changes_received(changes)
 
     @property
     def scopes(self) -> set[str]:
@@ -40,10 +45,12 @@ class Told(SyncListener):
 class Watched:
     """A source that runs, on a clock of its own."""
 
-    def __init__(self, path: Path, refresh_interval_seconds: float = 0) -> None:
+    def __init__(
+        self, path: Path, refresh_interval_seconds: float = 0, worker: SameThread | HeldThread | None = None
+    ) -> None:
         self.path = path
         self.clock = Clock()
-        self.listener = Told(self.clock)
+        self.listener = Told(self.clock, worker)
         self.source = RegistrySource(
             cast("Any", self.clock), SameThread(), self.listener, str(path), refresh_interval_seconds
         )
@@ -54,6 +61,11 @@ class Watched:
         for _ in range(int(seconds / 0.5)):
             self.clock.advance(0.5)
         return self.listener.scopes
+
+    @property
+    def sent(self) -> tuple[int, int]:
+        """How many snapshots and change lists were sent."""
+        return len(self.listener.snapshots), len(self.listener.lists)
 
     def stop(self) -> None:
         result_of(self.source.stopService())
@@ -93,7 +105,7 @@ def test_an_empty_file_is_made_a_registry(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
 def test_changes_by_others_are_seen(tmp_path: Path, mode: str) -> None:
-    """A commit of another connection is seen within two seconds, whatever the journal mode; no commit, no snapshot."""
+    """A commit of another connection is seen within two seconds, whatever the journal mode; no commit, no event."""
     path = add(tmp_path / "registry.db", "a")
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA journal_mode = {mode}")
@@ -106,18 +118,18 @@ def test_changes_by_others_are_seen(tmp_path: Path, mode: str) -> None:
         for number in range(3):
             writer.add_scope("acme", "prod", "cde"[number])
             assert len(watched.after()) == number + 3
-    assert len(watched.listener.snapshots) == 5
-    assert len({snapshot.version for snapshot in watched.listener.snapshots}) == 5
+    assert watched.sent == (1, 4)
+    assert len({event.version for event in [*watched.listener.snapshots, *watched.listener.lists]}) == 5
     watched.after(60)
-    assert len(watched.listener.snapshots) == 5
+    assert watched.sent == (1, 4)
     watched.stop()
     connection = sqlite3.connect(path)
     assert connection.execute("PRAGMA journal_mode").fetchone() == (mode,)
     connection.close()
 
 
-def test_the_log_is_kept_empty(tmp_path: Path) -> None:
-    """What others write to the log is brought into the file, so that replacing the file is safe."""
+def test_the_write_ahead_log_is_kept_empty(tmp_path: Path) -> None:
+    """What others write to that log is brought into the file, so that replacing the file is safe."""
     path = add(tmp_path / "registry.db", "a")
     watched = Watched(path)
     with Registry.open(str(path)) as writer:
@@ -125,7 +137,7 @@ def test_the_log_is_kept_empty(tmp_path: Path) -> None:
         assert os.path.getsize(f"{path}-wal") > 0
         watched.after()
         assert os.path.getsize(f"{path}-wal") == 0
-        assert len(watched.listener.snapshots) == 2
+        assert watched.sent == (1, 1)
     watched.stop()
 
 
@@ -207,11 +219,13 @@ def test_full_rebuilds(tmp_path: Path) -> None:
     watched.after(9)
     add(path, "b")
     watched.after(0.5)
-    assert len(watched.listener.snapshots) == 2
-    watched.after(9.5)
-    assert len(watched.listener.snapshots) == 2
+    assert watched.sent == (1, 1)
     watched.after(0.5)
-    assert len(watched.listener.snapshots) == 3
+    assert watched.sent == (2, 1)
+    watched.after(9.5)
+    assert watched.sent == (2, 1)
+    watched.after(0.5)
+    assert watched.sent == (3, 1)
     watched.stop()
 
 
