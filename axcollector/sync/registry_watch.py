@@ -8,6 +8,8 @@ happened that is not in the log, nobody knows what.
 
 What the write-ahead log holds is brought into the file each time, so that it is empty when somebody puts another
 file in this one's place. If another process does that alone, it looks like a change that is not in the change log.
+Where a file was replaced while that log held something, it is removed before the new file is opened: SQLite would
+take what was written to the old file for the new one's, and damage that for good.
 """
 
 import contextlib
@@ -67,6 +69,8 @@ class RegistryWatch:
             identity = self._identify()
             if identity != self._identity:
                 self.close()
+            if self._opened and identity[:2] != self._identity[:2]:
+                self._remove_wal_of_the_replaced()
             look = self._read(self._file or self._open(), since)
             identity = self._empty_wal(identity)
         except RegistryError:
@@ -115,9 +119,24 @@ class RegistryWatch:
         # Else it was replaced meanwhile, which the next look is to see.
         return after if after[:2] == identity[:2] else identity
 
+    def _remove_wal_of_the_replaced(self) -> None:
+        """Remove the write-ahead log, if it was last written before the file came here, so not for this file.
+
+        Who still has the old file open goes on with it.
+        """
+        with errors_of(self._path), contextlib.suppress(FileNotFoundError):
+            wal = os.stat(self._path + "-wal")
+            if wal.st_size and wal.st_mtime_ns <= os.stat(self._path).st_ctime_ns:
+                os.unlink(self._path + "-wal")
+                os.unlink(self._path + "-shm")
+
     def _identify(self) -> tuple[int, ...]:
         with errors_of(self._path):
-            facts = os.stat(self._path)
+            try:
+                facts = os.stat(self._path)
+            except FileNotFoundError:
+                self._identity = ()  # what comes next is another file, even if it gets the same inode
+                raise
         return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
     def _has_wal(self) -> bool:
