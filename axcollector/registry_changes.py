@@ -36,6 +36,11 @@ class FollowedRegistry(RegistryFile):
         with errors_of(self.path):
             return self._log.position()
 
+    def tells_since(self, position: LogPosition) -> bool:
+        """Whether the file has been in that state, and the log tells all that was changed since."""
+        with errors_of(self.path):
+            return self._log.holds_all_since(position)
+
     def changed_since(self, position: LogPosition) -> Sequence[ChangedRow] | None:
         """The rows changed since then as they are now, by table in the order of `catalog.COLUMNS`.
 

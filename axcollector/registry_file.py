@@ -71,7 +71,7 @@ class RegistryFile:
     def create(cls, path: str) -> Self:
         """Open a file, made before (mode 0600, its directory 0700) if it is missing; an empty one gets its tables.
 
-        One of our own from before there were change logs gets its log.
+        One of our own that has no change log, since it is from before there were any, gets it.
         """
         with errors_of(path):
             _make_file(path)
@@ -119,7 +119,7 @@ class RegistryFile:
         return int(self._ask("PRAGMA data_version")[0][0])
 
     def begin_log(self) -> None:
-        """Give a file of our own from before there were change logs its log; any other file is left as it is."""
+        """Give a file of our own that has no change log, or lost a part of it, its log; others are left as they are."""
         if self._lacks_log():
             with self._transaction("BEGIN IMMEDIATE"):
                 if self._lacks_log():
@@ -153,10 +153,10 @@ class RegistryFile:
                 self._connection.execute(f"PRAGMA busy_timeout = {int(milliseconds)}")
 
     def _lacks_log(self) -> bool:
-        """Whether all our tables are as we make them, and nothing of a change log is there."""
+        """Whether all our tables are as we make them, and the change log is not there, or not all of it."""
         there = {sql for (sql,) in self._ask("SELECT sql FROM sqlite_master WHERE type = 'table'")}
         with errors_of(self.path):
-            return there >= {f"CREATE TABLE {table}" for table in _TABLES} and self._log.is_missing()
+            return there >= {f"CREATE TABLE {table}" for table in _TABLES} and self._log.is_partial()
 
     def _ask(self, question: str, *arguments: object) -> list[Any]:
         with errors_of(self.path):

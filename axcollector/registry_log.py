@@ -100,10 +100,18 @@ class ChangeLog:
         """A number that changes whenever a table or trigger does."""
         return int(self._ask("PRAGMA schema_version")[0][0])
 
+    def is_partial(self) -> bool:
+        """Whether parts of the log are missing, or all of it, while nothing else has their names."""
+        there = self._there()
+        return there != _EXPECTED and there.items() <= _EXPECTED.items()
+
     def begin(self) -> None:
-        """Make the log, where none is; within a transaction."""
-        self._connection.execute(_TABLE)
-        self._make_triggers()
+        """Make the log, or those parts of it that are missing; within a transaction."""
+        there = self._there()
+        for name, statement in _EXPECTED.items():
+            if name not in there:
+                self._connection.execute(statement)
+        self._connection.execute(_MARKER)
 
     def suspend(self) -> bool:
         """Log nothing more, and forget what was logged; within a transaction. Says whether there was a log."""
@@ -117,7 +125,7 @@ class ChangeLog:
     def resume(self) -> None:
         """Log again, after `suspend`; within the same transaction. If that was rolled back, everything is as it was."""
         if self._connection.in_transaction:
-            self._make_triggers()
+            self.begin()
 
     def position(self) -> LogPosition | None:
         """Where the log ends; None where it cannot be believed."""
@@ -126,13 +134,23 @@ class ChangeLog:
         last = self._ask(f"SELECT seq, mark FROM {_LOG} ORDER BY seq DESC LIMIT 1")  # noqa: S608 - our own
         return LogPosition(*last[0]) if last else None
 
+    def holds_all_since(self, position: LogPosition) -> bool:
+        """Whether the file has been in that state, and all that was changed since is in the log."""
+        if not self.is_exact():
+            return False
+        mark = self._ask(f"SELECT mark FROM {_LOG} WHERE seq = ?", position.seq)  # noqa: S608 - our own
+        if mark != [(position.mark,)]:
+            return False
+        count, last = self._ask(f"SELECT count(*), max(seq) FROM {_LOG} WHERE seq >= ?", position.seq)[0]  # noqa: S608
+        return bool(count == last - position.seq + 1)
+
     def keys_since(self, position: LogPosition) -> Sequence[RowKey] | None:
         """The rows that were changed since then, each once, by table in the order of `catalog.COLUMNS`.
 
         Returns:
             None where the log cannot tell: it has never been there, or has lost what came next; or too many.
         """
-        if not self._holds_all_since(position):
+        if not self.holds_all_since(position):
             return None
         texts = ", ".join(f"CAST({column} AS text)" for column in _COLUMNS)
         question = f"SELECT DISTINCT name, {texts} FROM {_LOG} WHERE seq > ? LIMIT ?"  # noqa: S608 - our own
@@ -142,28 +160,10 @@ class ChangeLog:
             return None
         return [key for _, key in sorted(keyed, key=lambda each: each[0])]
 
-    def _holds_all_since(self, position: LogPosition) -> bool:
-        if not self.is_exact():
-            return False
-        mark = self._ask(f"SELECT mark FROM {_LOG} WHERE seq = ?", position.seq)  # noqa: S608 - our own
-        if mark != [(position.mark,)]:
-            return False
-        count, last = self._ask(f"SELECT count(*), max(seq) FROM {_LOG} WHERE seq >= ?", position.seq)[0]  # noqa: S608
-        return bool(count == last - position.seq + 1)
-
-    def is_missing(self) -> bool:
-        """Whether nothing of a log is there, not even a part of one."""
-        return not self._there()
-
-    def _there(self) -> Mapping[str, str]:
+    def _there(self) -> dict[str, str]:
         """What has a name of ours, or hangs on the log, and the statement that made it."""
         question = f"SELECT name, sql FROM sqlite_master WHERE name GLOB '{_LOG}*' OR tbl_name = '{_LOG}'"  # noqa: S608
         return dict(self._ask(question))
-
-    def _make_triggers(self) -> None:
-        for statement in _TRIGGERS.values():
-            self._connection.execute(statement)
-        self._connection.execute(_MARKER)
 
     def _has_plain_keys(self) -> bool:
         """Whether rows are told apart by the texts of their keys, and by nothing else."""
