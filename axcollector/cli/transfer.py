@@ -5,6 +5,7 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
 from twisted.python import usage
@@ -85,14 +86,14 @@ class ExportOptions(TransferOptions):
             with Interrupts() as interrupts, self.open_registry(BulkRegistry) as registry, registry.reading():
                 total = sum(registry.counts().values())
                 with _progress("written", total, "rows") as progress:
-                    counts, refused = _save(registry, self["file"], progress, interrupts)
+                    saved = _save(registry, self["file"], progress, interrupts)
         except Interrupted as exc:
             exc.args = ("interrupted; nothing was exported",)
             raise
-        if refused:
-            left_out = f"left out {len(refused):,} rows that nobody could find; of the first, it {refused[0]}"
+        if saved.left_out:
+            left_out = f"left out {saved.left_out:,} rows that nobody could find; of the first, it {saved.reason}"
             sys.stderr.write(printable(left_out) + "\n")
-        self.report(counts, f"exported from {self.path()}")
+        self.report(saved.counts, f"exported from {self.path()}")
 
 
 def _progress(label: str, total: int | None, unit: str) -> Progress:
@@ -129,23 +130,33 @@ def _parsed(name: str, lines: Sequence[bytes], number: int) -> Mapping[str, Sequ
     return {table: there for table, there in rows.items() if there}
 
 
-def _save(
-    registry: BulkRegistry, path: str, progress: Progress, interrupts: Interrupts
-) -> tuple[Mapping[str, int], Sequence[str]]:
-    """Export to a file; how many rows of each table there were, and why others were left out.
+@dataclass(slots=True)
+class _Saved:
+    """What was exported.
 
-    Those are the rows that no import would take: nothing is lost by it, since nobody can ever find them.
+    Attributes:
+        counts: How many rows of each table.
+        left_out: How many others there were, which no import would take: nobody can ever find them.
+        reason: What is wrong with the first of those.
     """
-    counts = dict.fromkeys(COLUMNS, 0)
-    refused: list[str] = []
+
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COLUMNS, 0))
+    left_out: int = 0
+    reason: str = ""
+
+
+def _save(registry: BulkRegistry, path: str, progress: Progress, interrupts: Interrupts) -> _Saved:
+    """Export to a file."""
+    saved = _Saved()
     with target(path) as file:
         for table in COLUMNS:
             for rows in registry.ordered(table):
                 problems = {at: problem for at, row in enumerate(rows) if (problem := objection(table, row))}
-                refused += problems.values()
                 usable = [row for at, row in enumerate(rows) if at not in problems]
                 file.write(text_of(table, usable))
-                counts[table] += len(usable)
+                saved.counts[table] += len(usable)
+                saved.left_out += len(problems)
+                saved.reason = saved.reason or next(iter(problems.values()), "")
                 progress.advance(len(rows))
         interrupts.hold()
-    return counts, refused
+    return saved
