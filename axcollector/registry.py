@@ -15,8 +15,8 @@ from axcollector.core.amendment import tenant_of
 from axcollector.core.catalog import lowest
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import DeveloperInfo, Tenant
-from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, MAPPER, PRODUCTS, SCOPES
-from axcollector.registry_file import RegistryFile, table_of
+from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, MAPPER, PRODUCTS, SCOPES, short_name
+from axcollector.registry_file import RegistryFile
 
 IDS_A_QUESTION: Final = 16_384
 """As many client ids are asked for at once; SQLite allows twice as many arguments."""
@@ -209,7 +209,7 @@ class Registry(RegistryFile):
                     source = self._source(table)
                     where += f" AND {column} IN (SELECT id FROM {source} WHERE tenant_id = ? AND name = ?)"  # noqa: S608
                     arguments += [tenant_id, name]
-            count = self._change(f"DELETE FROM {table_of(MAPPER)} WHERE {where}", tenant_id, *arguments)  # noqa: S608
+            count = self._change(f"DELETE FROM {short_name(MAPPER)} WHERE {where}", tenant_id, *arguments)  # noqa: S608
             if not count:
                 of = "".join(f" with {kind} {name}" for kind, name in (("product", product), ("app", app)) if name)
                 what = f"{client_id}{of} in scope {scope_id}"
@@ -256,7 +256,7 @@ class Registry(RegistryFile):
     def _insert(self, table: str, row: Mapping[str, str | None]) -> None:
         there = {column: value for column, value in row.items() if value is not None}
         marks = ", ".join("?" * len(there))
-        self._change(f"INSERT INTO {table_of(table)} ({', '.join(there)}) VALUES ({marks})", *there.values())  # noqa: S608
+        self._change(f"INSERT INTO {short_name(table)} ({', '.join(there)}) VALUES ({marks})", *there.values())  # noqa: S608
 
     def _id_of(self, table: str, tenant_id: str, row: Mapping[str, str | None], **more: str | None) -> str:
         """The id of the tenant's row with these values, which is made, with `more` in it, where there is none."""

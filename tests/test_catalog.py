@@ -11,14 +11,10 @@ from hypothesis import strategies as st
 from axcollector.core import layout
 from axcollector.core.catalog import Catalog
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
-from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, MAPPER, PRODUCTS, SCOPES, Row
+from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, KEYS, MAPPER, PRODUCTS, SCOPES, Row
 
 Tables = dict[str, dict[tuple[str | None, ...], Row]]
 
-PRIMARY_KEYS = dict.fromkeys(COLUMNS, ("tenant_id", "id")) | {
-    SCOPES: ("id",),
-    MAPPER: ("tenant_id", "appcred_id", "app_id", "apiprdt_id"),
-}
 LONG = "x" * 200
 
 ids = st.sampled_from(["1", "2", "", None])
@@ -52,7 +48,7 @@ some_lists_of_edits = st.lists(st.tuples(st.booleans(), some_edits), max_size=3)
 
 def put(tables: Tables, table: str, row: Row) -> None:
     """Upsert by primary key."""
-    tables.setdefault(table, {})[tuple(row[column] for column in PRIMARY_KEYS[table])] = row
+    tables.setdefault(table, {})[tuple(row[column] for column in KEYS[table])] = row
 
 
 def naive_developer(tables: Tables, tenant_id: str, client_id: str) -> DeveloperInfo:
@@ -111,7 +107,7 @@ def edit(tables: Tables, edits: list[Edit]) -> None:
         if is_put:
             put(tables, table, row)
         else:
-            tables.get(table, {}).pop(tuple(row[column] for column in PRIMARY_KEYS[table]), None)
+            tables.get(table, {}).pop(tuple(row[column] for column in KEYS[table]), None)
 
 
 def built_from(tables: Tables) -> Catalog:

@@ -11,10 +11,9 @@ from hypothesis import given
 from axcollector.core.catalog import Catalog
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
-from axcollector.core.tables import COLUMNS, COMPANIES, SCOPES, Row
+from axcollector.core.tables import COLUMNS, COMPANIES, KEYS, SCOPES, Row, short_name
 from axcollector.registry import IDS_A_QUESTION, Key, Registry, Scope
-from axcollector.registry_file import table_of
-from tests.test_catalog import LONG, PRIMARY_KEYS, Tables, everything_of, put, some_rows
+from tests.test_catalog import LONG, Tables, everything_of, put, some_rows
 
 FOREIGN = """
     CREATE TABLE API_PRODUCT (id text, Tenant_Id text, name text, quota_interval int, PRIMARY KEY (tenant_id, id));
@@ -42,8 +41,8 @@ def execute(path: Path, script: str) -> None:
 def nullable(path: Path) -> None:
     """Make the tables as foreign files have them: keys may be null."""
     tables = (
-        f"CREATE TABLE {table_of(table)} ({', '.join(f'{column} text' for column in columns)},"
-        f" PRIMARY KEY ({', '.join(PRIMARY_KEYS[table])}));"
+        f"CREATE TABLE {short_name(table)} ({', '.join(f'{column} text' for column in columns)},"
+        f" PRIMARY KEY ({', '.join(KEYS[table])}));"
         for table, columns in COLUMNS.items()
     )
     execute(path, "".join(tables))
@@ -79,7 +78,7 @@ def test_registry_and_catalog_agree(tmp_path_factory: pytest.TempPathFactory, ro
         for row in by_key.values():
             marks = ", ".join("?" * len(row))
             connection.execute(
-                f"INSERT INTO {table_of(table)} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
+                f"INSERT INTO {short_name(table)} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
             )
     connection.commit()
     connection.close()

@@ -10,6 +10,8 @@
      ├── ConfigError             a configuration that cannot be used
      ├── DirectoryInUse          another process has the data directory
      ├── RegistryError           the registry, or a change asked of it, is unusable
+     ├── BadRow                  a line of text is no row of the registry
+     ├── TransferFailed          a file could not be imported or exported
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
           └── Paused             somebody is unavailable; costs no attempt
                ├── EndpointUnavailable   the signer or a store host
@@ -133,6 +135,14 @@ class DirectoryInUse(AxcollectorError):
 
 class RegistryError(AxcollectorError):
     """The registry file cannot be used, or what is asked of it makes no sense; the message says which file."""
+
+
+class BadRow(AxcollectorError):
+    """A line of text is no row of the registry; the message says why, and what is allowed, as what follows "it"."""
+
+
+class TransferFailed(AxcollectorError):
+    """A file could not be imported or exported; the message names it, and what has been done: nothing."""
 
 
 class UploadFailed(AxcollectorError):
