@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axcollector.cli.interrupts import Interrupted, Interrupts
@@ -72,6 +72,7 @@ def canonical(rows: Sequence[tuple[str, Values]]) -> bytes:
     return b"".join(text_of(table, [row]) for (table, _), row in in_order)
 
 
+@settings(max_examples=40)
 @given(st.lists(any_row, max_size=20))
 def test_what_is_imported_is_exported(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, Values]]) -> None:
     """An export of imported rows is these rows in order, byte by byte; whichever order they came in."""
@@ -85,6 +86,7 @@ def test_what_is_imported_is_exported(tmp_path_factory: pytest.TempPathFactory, 
         assert Path("again").read_bytes() == canonical(rows)
 
 
+@settings(max_examples=40)
 @given(some_rows)
 def test_an_exported_registry_answers_alike(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, Row]]
@@ -108,6 +110,7 @@ def test_an_exported_registry_answers_alike(
         assert answers[0] == answers[1]
 
 
+@settings(max_examples=40)
 @given(st.lists(any_row, max_size=5), st.binary(min_size=1).filter(lambda line: line.strip()), st.booleans())
 def test_a_line_that_is_no_row_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, Values]], line: bytes, replace: bool

@@ -164,7 +164,9 @@ def test_the_log_is_kept_short(followed: Followed) -> None:
 def test_one_row_changed_often(followed: Followed) -> None:
     """Many changes of few rows are few rows, as long as the log holds them."""
     for _ in range(3):
+        followed.other.execute("BEGIN")
         followed.other.executemany("UPDATE data_scope SET org = ?", [(str(n),) for n in range(3_000)])
+        followed.other.execute("COMMIT")
         assert followed.changed() == [("data_scope", ("s",), True)]
 
 
