@@ -315,11 +315,17 @@ def test_a_log_that_was_dropped(watched: Watched) -> None:
     assert follows(watched)
 
 
-def test_another_process(watched: Watched) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        "c = sqlite3.connect(sys.argv[1]); c.execute('DELETE FROM data_scope')",
+        "c = sqlite3.connect(''); c.execute('ATTACH ? AS r', sys.argv[1:]); c.execute('DELETE FROM r.data_scope')",
+    ],
+)
+def test_another_process(watched: Watched, change: str) -> None:
     """A change by another process is seen within two seconds, as a list."""
-    program = f"import sqlite3; c = sqlite3.connect({str(watched.path)!r}); c.execute('DELETE FROM data_scope')"
-    program += "; c.commit()"
-    subprocess.run([sys.executable, "-c", program], check=True)
+    program = f"import sqlite3, sys; {change}; c.commit()"
+    subprocess.run([sys.executable, "-c", program, str(watched.path)], check=True)
     assert watched.after() == set()
     assert watched.sent == (1, 1)
     assert follows(watched)
