@@ -123,13 +123,19 @@ def follows_still(watched: Watched) -> bool:
     return follows(watched)
 
 
-def test_missing_while_its_write_ahead_log_holds_something(watched: Watched, tmp_path: Path) -> None:
-    """The same when the file was seen to be missing before another comes."""
+@pytest.mark.parametrize("has_same_inode", [False, True])
+def test_missing_while_its_write_ahead_log_holds_something(
+    watched: Watched, tmp_path: Path, has_same_inode: bool
+) -> None:
+    """The same when the file was seen to be missing before another comes, even if that gets the same inode."""
     other = add(tmp_path / "other.db", "b")
     add(watched.path, "c")
-    os.unlink(watched.path)
+    away = tmp_path / "away.db"
+    os.replace(watched.path, away)
     assert watched.after() == {"a"}
-    os.utime(f"{watched.path}-wal", (1, 1))
+    assert os.path.getsize(f"{watched.path}-wal") > 0
+    if has_same_inode:
+        other = Path(shutil.copyfile(other, away))
     os.replace(other, watched.path)
     assert watched.after() == {"b"}
     assert follows(watched)
