@@ -6,7 +6,7 @@ a change log (`axcollector.registry_log`). A foreign one may have more tables an
 does, whatever their case.
 
 Nobody should put another file in this one's place while the write-ahead log beside it holds something: whoever
-opens the new file would read the old one's log into it. `checkpoint` empties the log.
+opens the new file would read the old one's log into it. `checkpoint` empties that log.
 """
 
 import contextlib

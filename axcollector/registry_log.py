@@ -31,7 +31,7 @@ MAX_CHANGED_ROWS: Final = 5_000
 """With more rows changed, a catalog is built anew: they would keep the reactor busy for several turns."""
 
 _TRIMMED_EACH: Final = 100
-"""Old entries are removed at every so manieth new one, which is cheaper than at each."""
+"""Old entries are removed this many at a time, which is cheaper than one by one."""
 
 _LOG: Final = "axcollector_change"
 _COLUMNS: Final = ("key1", "key2", "key3", "key4")
