@@ -79,7 +79,8 @@ class Running:
 
     def _knows(self, scope: str) -> bool:
         catalog = self.collector.sync.catalog
-        return catalog is not None and catalog.tenant_of_scope(scope) is not None
+        # Without caching the registry is asked each time, and knows what was just added.
+        return not self.config.use_caching or (catalog is not None and catalog.tenant_of_scope(scope) is not None)
 
     async def post(self, path: str, body: bytes, *, gzipped: bool = False, **headers: str) -> tuple[int, Any]:
         """Status and JSON answer of a POST."""

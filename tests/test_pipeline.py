@@ -168,6 +168,7 @@ async def test_without_caching(tmp_path: Path) -> None:
     service = await Running(tmp_path / "data", use_caching=False).start()
     scope = await service.scope("acme", "prod", "key-1")
     await service.send(scope, [record(1, client_id="key-1")])
+    assert service.collector.sync.catalog is None
     unknown = await service.post("/analytics/nothing", b"{}")
     assert unknown == (400, {"errorCode": "UNKNOWN_SCOPE", "reason": "No tenant found for this scopeuuid: nothing"})
     await until(lambda: service.stored() == 1)
