@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from axcollector.core.catalog import Catalog
 from axcollector.core.errors import RegistryError
@@ -65,6 +65,7 @@ class AsCatalog(Catalog):
         return self.registry.developers(tenant_id, [client_id])[client_id]
 
 
+@settings(max_examples=50)
 @given(some_rows)
 def test_registry_and_catalog_agree(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, Row]]) -> None:
     """Asked the same, the registry and a catalog built from it answer the same, whatever is in the tables."""
