@@ -1,4 +1,4 @@
-"""Pieces of service machinery that know nothing of axcollector: periodic work, ordered start and stop, a work thread.
+"""Pieces of service machinery that know nothing of axcollector: periodic work, pauses, start and stop, a work thread.
 
 Twisted's own pieces differ where it matters here: a `LoopingCall` ends silently with its first exception, a
 `MultiService` stops all children at once and waits for none, and stopping a `ThreadPool` blocks the reactor
@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from twisted.application.service import IService, Service
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -128,6 +128,33 @@ class InOrder(Service):
                 first = first or Failure()
         if first is not None:
             first.raiseException()
+
+
+class Rest:
+    """The one pause at a time of a loop, which somebody may end early."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._pause: defer.Deferred[None] | None = None
+
+    def take(self, seconds: float) -> "defer.Deferred[None]":
+        """Begin a pause. Fires when it is over or was ended; cancelling takes nothing but the pause back."""
+        pause: defer.Deferred[None] = defer.Deferred(lambda _: over.cancel() if over.active() else None)
+        over = self._clock.callLater(seconds, pause.callback, None)
+        pause.addBoth(self._forget, over)
+        self._pause = pause
+        return pause
+
+    def end(self, pause: "defer.Deferred[None] | None" = None) -> None:
+        """End the pause, if there is one, or only if it is this one."""
+        if self._pause is not None and pause in {None, self._pause}:
+            self._pause.callback(None)
+
+    def _forget(self, result: T, over: IDelayedCall) -> T:
+        self._pause = None
+        if over.active():
+            over.cancel()
+        return result
 
 
 class OnStop(Service):

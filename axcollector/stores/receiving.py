@@ -1,7 +1,7 @@
 """The body of an answer: kept in memory up to a limit, or handed on piece by piece, in constant memory."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IPushProducer
@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from twisted.web import client, http
 from twisted.web.iweb import IResponse
 
-Sink = Callable[[bytes], "defer.Deferred[object]"]
+Sink = Callable[[bytes], "defer.Deferred[Any]"]
 """Takes the next piece of a body; the Deferred fires when it has been put away, or fails with why it cannot be."""
 
 PIECES_WAITING = 16
