@@ -41,7 +41,7 @@ FLOORS: Final = {
 MAY_IMPORT: Final = {
     "klein": {"webapi", "admin", "signer"},
     "treq": {"stores", "client"},
-    "axcollector.stores.transfer": {"stores", "sync.transicator_client", "collector"},
+    "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
     "axcollector.config": {"api", "config_file", "collector", "workers", "cli", "tap"},
     "twisted.internet.reactor": {"tap", "cli"},
 }

@@ -93,7 +93,22 @@ class RegistryOptions(CommandOptions):
     def path(self) -> str:
         """The registry's file."""
         registry: str | None = self["registry"]
-        return registry or self.config().registry_file
+        if registry:
+            return registry
+        config = self.config()
+        return self._path_of_synced(config) if config.sync == "transicator" else config.registry_file
+
+    def _path_of_synced(self, config: "Config") -> str:
+        """The newest file of the transicator source, for who only reads it."""
+        from axcollector.sync.transicator_files import newest_registry  # noqa: PLC0415 - for these configurations only
+
+        if not isinstance(self, ListOptions):
+            raise RegistryError("nothing was changed: with sync: transicator the registry is a copy of the servers'")
+        directory = os.path.dirname(config.registry_file)
+        newest = newest_registry(directory, config.apigeesync_cluster_id or "")
+        if newest is None:
+            raise RegistryError(f"there is no registry in {directory} yet: no snapshot has been taken")
+        return newest
 
     def open_registry(self) -> Registry:
         """The registry, which must be there."""
