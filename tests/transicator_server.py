@@ -99,6 +99,9 @@ class Asked:
     host: str
     headers: dict[str, str]
     arguments: dict[str, list[str]] = field(default_factory=dict)
+    path: str = ""
+    method: str = ""
+    body: str = ""
 
 
 @dataclass
@@ -137,6 +140,7 @@ class TransicatorServer:
         tables: Rows by table and primary key.
         asked: What was asked for.
         next: What becomes of the next requests, by what they ask for (token, snapshots, data, changes).
+        later: What becomes of requests after so many good answers, likewise.
         token: The token that is good; each token given out is another one.
         lifetime: `expiresIn` of tokens.
         formats: What snapshots there are.
@@ -154,6 +158,7 @@ class TransicatorServer:
         self.first = self.number
         self.asked: list[Asked] = []
         self.next: defaultdict[str, deque[Misbehaviour]] = defaultdict(deque)
+        self.later: dict[str, tuple[int, list[Misbehaviour]]] = {}
         self.token = ""
         self.tokens_given = 0
         self.lifetime: Any = 3600
@@ -232,8 +237,13 @@ class TransicatorServer:
         what = request.path.decode().strip("/").rpartition("/")[2]
         headers = {k.decode().lower(): v[0].decode() for k, v in request.requestHeaders.getAllRawHeaders()}
         arguments = {k.decode(): [each.decode() for each in v] for k, v in request.args.items()}
-        self.asked.append(Asked({"accesstoken": "token"}.get(what, what), headers["host"], headers, arguments))
-        what = self.asked[-1].what
+        what = {"accesstoken": "token"}.get(what, what)
+        asked = Asked(what, headers["host"], headers, arguments)
+        asked.path, asked.method = request.path.decode(), request.method.decode()
+        asked.body = request.content.read().decode()
+        self.asked.append(asked)
+        if what in self.later and len(self.of(what)) > self.later[what][0]:
+            self.next[what].extendleft(reversed(self.later.pop(what)[1]))
         if self.next[what]:
             return self.next[what].popleft()(request)
         if what == "token":
@@ -242,7 +252,8 @@ class TransicatorServer:
             return answer(401, b'{"code": "UNAUTHORIZED"}')(request)
         if not all(re.fullmatch("[0-9a-z_-]+", scope) for scope in arguments.get("scope", [])):
             return answer(400, b'{"code": "INVALID_SELECTOR"}')(request)
-        return {"snapshots": self._redirect, "data": self._snapshot, "changes": self._poll}[what](request, arguments)
+        serve = {"snapshots": self._redirect, "data": self._snapshot, "changes": self._poll}.get(what)
+        return answer(404)(request) if serve is None else serve(request, arguments)
 
     def _give_token(self, request: Request) -> bytes:
         self.tokens_given += 1

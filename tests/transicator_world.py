@@ -20,7 +20,7 @@ from axcollector.sync.transicator_files import RegistryFiles
 from axcollector.sync.transicator_source import Timing, TransicatorSource
 from axcollector.sync.transicator_token import Registration, TokenKeeper
 from tests.fakes import SameThread, result_of
-from tests.transicator_server import CLUSTER, SELECTOR, TransicatorServer
+from tests.transicator_server import CLUSTER, SELECTOR, Misbehaviour, TransicatorServer
 
 POLL_INTERVAL = 120.0
 
@@ -59,6 +59,17 @@ class World:
         self.base = "http://sync.test/v1"
 
     def start(self) -> "World":
+        """A new source and a new listener, started."""
+        self.make()
+        self.source.startService()
+        return self.turn()
+
+    def start_with(self, what: str, which: int, *misbehaviours: Misbehaviour) -> "World":
+        """Start, where after so many good answers of a kind these are given."""
+        self.server.later[what] = (which, list(misbehaviours))
+        return self.start()
+
+    def make(self) -> None:
         """A new source and a new listener."""
         clock = cast("Any", self.clock)
         transfer = Transfer(clock, self.agent, self.disk, idle_seconds=60)
@@ -80,8 +91,10 @@ class World:
         files = RegistryFiles(self.disk, str(self.directory), self.cluster)
         timing = Timing(backoff, lambda: 0.5, self.refresh)
         self.source = TransicatorSource(clock, SameThread(), self.listener, client, self.token, files, timing)
-        self.source.startService()
-        return self.turn()
+
+    def leftovers(self) -> list[Any]:
+        """The delayed calls of ours that are left."""
+        return [call for call in self.clock.getDelayedCalls() if "_time_out" not in str(call)]
 
     def turn(self, seconds: float = 0.0, step: float = 1.0) -> "World":
         """Let so much time pass, and everything happen that happens meanwhile."""
@@ -94,14 +107,27 @@ class World:
 
     def settle(self) -> None:
         """Let everything happen that happens at once."""
-        for _ in range(12):
+        quiet = 0
+        while quiet < 3:
+            before = (len(self.server.asked), self.clock.getDelayedCalls())
             self.clock.advance(0)
             self.agent.flush()
+            quiet = quiet + 1 if before == (len(self.server.asked), self.clock.getDelayedCalls()) else 0
 
     def stop(self) -> None:
         """The end of the process."""
         result_of(self.source.stopService())
         self.settle()
+        result_of(self.listener.stopService())
+
+    def die(self, *kinds: type[BaseException]) -> None:
+        """The end of the process, whatever is under way; these are what it died of."""
+        self.source.running = False
+        work, self.source._work = self.source._work, None
+        if work is not None:
+            work.addErrback(lambda failure: failure.trap(defer.CancelledError, *kinds) and None)
+            work.cancel()
+        result_of(self.token.stopService())
         result_of(self.listener.stopService())
 
     def files(self) -> list[str]:

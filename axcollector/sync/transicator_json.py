@@ -19,6 +19,7 @@ SLICE_BYTES: Final = 1 << 18
 LONGEST_ROW: Final = 1 << 25
 """Characters; a row of a database is shorter."""
 
+_AFTER_NUMBER: Final = frozenset(",]} \t\r\n")
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
@@ -137,11 +138,11 @@ class _Window:
                 if not self._more():
                     raise
                 continue
-            if end < len(self._text):
-                self._at = end
-                return value
-            if not self._more():  # a number might have gone on
-                self._at = len(self._text)
+            rest = len(self._text) - end
+            is_number = isinstance(value, int | float)
+            is_over = rest and (not is_number or self._text[end] in _AFTER_NUMBER)
+            if is_over or not self._more():  # a number may go on behind the window's end
+                self._at = len(self._text) - rest
                 return value
 
     def expect_end(self) -> None:

@@ -217,8 +217,8 @@ class TransicatorSource(Service):
 
     async def _take_snapshot(self, token: str) -> None:
         reason = self._due or (self._live.state.due if self._live else "there is none yet")
-        if self._fruitless:
-            await self._rest.take(self._timing.backoff.delay(self._fruitless, self._timing.chance()))
+        if self._fruitless > 1:
+            await self._rest.take(self._timing.backoff.delay(self._fruitless - 1, self._timing.chance()))
         self._log.info("a snapshot is taken: {reason}", reason=reason)
         live = await self._snapshots.take(token)
         if self._live is not None:

@@ -174,7 +174,8 @@ class TokenKeeper(Service):
             await self._worker.run(self._registration.note)
 
     def _until_renewal(self) -> float:
-        assert self._token is not None
+        if self._token is None:  # it was refused as soon as it was there
+            return 0.0
         lifetime = self._token.lifetime_seconds
         seconds = lifetime / 2 if lifetime < 2 * RENEWAL_SECONDS else lifetime - RENEWAL_SECONDS
         return max(seconds, SHORTEST_RENEWAL_SECONDS)
