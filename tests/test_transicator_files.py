@@ -15,55 +15,14 @@ from hypothesis import strategies as st
 from twisted.logger import LogEvent
 
 from axcollector.core.errors import RegistryError
-from axcollector.disk import AppendFile, Disk
+from axcollector.disk import Disk
 from axcollector.registry import Registry
 from axcollector.sync.transicator_files import RegistryFiles, newest_registry
 from axcollector.sync.transicator_protocol import LogSequence, Page
 from axcollector.sync.transicator_registry import SyncedRegistry
 from axcollector.sync.transicator_snapshot import Download
 from tests.transicator_server import CLUSTER, SAMPLES
-from tests.transicator_world import World
-
-
-class Death(BaseException):
-    """The process ends here."""
-
-
-class DyingDisk(Disk):
-    """A disk during whose nth change the process ends; what comes later does not happen either.
-
-    Attributes:
-        left: How many changes it still makes; None: any number.
-    """
-
-    left: int | None = None
-
-    def live(self) -> None:
-        if self.left is not None:
-            self.left -= 1
-            if self.left < 0:
-                raise Death
-
-    def create(self, path: str) -> AppendFile:
-        self.live()
-        return super().create(path)
-
-    def rename(self, source: str, target: str) -> None:
-        self.live()
-        super().rename(source, target)
-
-    def unlink(self, path: str) -> None:
-        if os.path.exists(path):
-            self.live()
-        super().unlink(path)
-
-    def sync_file(self, path: str) -> None:
-        self.live()
-        super().sync_file(path)
-
-    def sync_directory(self, path: str) -> None:
-        self.live()
-        super().sync_directory(path)
+from tests.transicator_world import DyingDisk, World
 
 
 def files_in(directory: Path, disk: Disk | None = None) -> RegistryFiles:
@@ -150,6 +109,7 @@ def test_drafts_and_leftovers_are_deleted(tmp_path: Path) -> None:
 
 def test_files_that_are_not_ours_are_left_alone(tmp_path: Path, log_events: list[LogEvent]) -> None:
     """Of another cluster, without a state, with a damaged one, or no database at all."""
+    other = adopted(RegistryFiles(Disk(), str(tmp_path), "another"), tmp_path)
     files = files_in(tmp_path)
     Registry.create(str(tmp_path / "registry-mine.db")).close()
     (tmp_path / "registry-damaged.db").write_bytes(b"x" * 5000)
@@ -157,7 +117,6 @@ def test_files_that_are_not_ours_are_left_alone(tmp_path: Path, log_events: list
         with SyncedRegistry.create(str(tmp_path / f"registry-{number}.db")) as registry:
             registry._ask("CREATE TABLE axcollector_sync (state text)")
             registry._ask("INSERT INTO axcollector_sync VALUES (?)", state)
-    other = adopted(RegistryFiles(Disk(), str(tmp_path), "another"), tmp_path)
     before = sorted(name for name in os.listdir(tmp_path) if name.endswith(".db"))
     for _ in range(2):
         found = files.look()
@@ -250,7 +209,7 @@ def test_a_crash_at_any_point_of_a_swap(tmp_path: Path, formats: set[str]) -> No
         disk.left = left
         world.turn(1)
         is_dead = disk.left < 0
-        world.die(Death)
+        world.die()
         world.disk = Disk()
         for what in ("token", "snapshots", "changes"):
             world.server.next[what] += [lambda request: request.transport.loseConnection() or 1] * 3

@@ -148,6 +148,7 @@ class TransicatorServer:
         with_old_rows: Whether tables have REPLICA IDENTITY FULL.
         without_tables: Tables that snapshots do not have.
         first: The number of the first change that is remembered.
+        overlap: How many changes that were told already are told again.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -166,6 +167,7 @@ class TransicatorServer:
         self.etag: str | None = None
         self.with_old_rows = True
         self.without_tables: set[str] = set()
+        self.overlap = 0
         self.before_data: Callable[[], object] | None = None
         self._polls: list[tuple[Request, dict[str, list[str]]]] = []
         self.resource = _Everything(self._render)
@@ -293,6 +295,8 @@ class TransicatorServer:
             return self._give(request, recorded("changes-too-old.http")(request))
         limit = int(arguments["limit"][0])
         found = [e for e in self.history if e.number > since and e.selector in arguments["scope"]]
+        if found and self.overlap:
+            found = [e for e in self.history if e.number > since - self.overlap and e.selector in arguments["scope"]]
         last = found[limit - 1].number if len(found) > limit else self.number
         block = int(arguments["block"][0])
         if found or not block or self.first > since:

@@ -1,5 +1,6 @@
 """A transicator source with its servers and its listener, without a network, on a clock that tests turn."""
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,7 @@ from twisted.internet.task import Clock
 
 from axcollector.core.catalog import COLUMNS
 from axcollector.core.retry import Backoff
-from axcollector.disk import Disk
+from axcollector.disk import AppendFile, Disk
 from axcollector.registry_file import table_of
 from axcollector.stores.transfer import Transfer
 from axcollector.sync.events import ChangeList, Snapshot
@@ -41,6 +42,47 @@ class Told(SyncListener):
     def changes_received(self, changes: ChangeList) -> "defer.Deferred[bool]":
         self.lists.append(changes)
         return super().changes_received(changes)
+
+
+class Death(BaseException):
+    """The process ends here."""
+
+
+class DyingDisk(Disk):
+    """A disk during whose nth change the process ends; what comes later does not happen either.
+
+    Attributes:
+        left: How many changes it still makes; None: any number.
+    """
+
+    left: int | None = None
+
+    def live(self) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Death
+
+    def create(self, path: str) -> AppendFile:
+        self.live()
+        return super().create(path)
+
+    def rename(self, source: str, target: str) -> None:
+        self.live()
+        super().rename(source, target)
+
+    def unlink(self, path: str) -> None:
+        if os.path.exists(path):
+            self.live()
+        super().unlink(path)
+
+    def sync_file(self, path: str) -> None:
+        self.live()
+        super().sync_file(path)
+
+    def sync_directory(self, path: str) -> None:
+        self.live()
+        super().sync_directory(path)
 
 
 class World:
@@ -120,14 +162,14 @@ class World:
         self.settle()
         result_of(self.listener.stopService())
 
-    def die(self, *kinds: type[BaseException]) -> None:
-        """The end of the process, whatever is under way; these are what it died of."""
-        self.source.running = False
-        work, self.source._work = self.source._work, None
-        if work is not None:
-            work.addErrback(lambda failure: failure.trap(defer.CancelledError, *kinds) and None)
-            work.cancel()
-        result_of(self.token.stopService())
+    def die(self) -> None:
+        """The end of the process, whatever is under way."""
+        for service in (self.source, self.token):
+            service.running = False
+            work, service._work = service._work, None
+            if work is not None:
+                work.addErrback(lambda failure: failure.trap(defer.CancelledError, Death) and None)
+                work.cancel()
         result_of(self.listener.stopService())
 
     def files(self) -> list[str]:
