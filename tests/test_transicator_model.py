@@ -26,6 +26,7 @@ TABLES = {
 SELECTORS = ("tenant-a", "tenant-b", "org-tenant-a", "nobodys")
 TENANTS = SELECTORS[:2]
 IDS = ("1", "2")
+FORMATS: tuple[set[str], ...] = ({"json"}, {"sqlite"}, {"json", "sqlite"})
 
 FAULTS: tuple[Misbehaviour, ...] = (
     *(answer(401), answer(500), answer(503, Retry_After="2"), answer(304), answer(400, b"{}"), answer(404)),
@@ -33,9 +34,11 @@ FAULTS: tuple[Misbehaviour, ...] = (
     *(answer(302, Location="http://other.test/x"), answer(302, Location="/nowhere"), recorded("changes-too-old.http")),
 )
 
-tables = st.sampled_from(sorted(TABLES))
-selectors = st.sampled_from(SELECTORS)
-texts = st.sampled_from([None, "", "x", "y", "é", 'a "quoted" \\ text'])
+KINDS = ("put", "put", "update", "update", "move", "rename", "delete", "scope")
+numbers = st.integers(0, 11)
+operations = st.lists(st.tuples(st.sampled_from(KINDS), numbers, numbers, numbers, numbers), min_size=1, max_size=10)
+"""What happens to rows; the numbers choose of what there is."""
+TEXTS = (None, "", "x", "y", "é", 'a "quoted" \\ text')
 
 
 def key(table: str, tenant: str, one: str, other: str) -> dict[str, str | None]:
@@ -54,57 +57,62 @@ class Conservation(RuleBasedStateMachine):
         super().__init__()
         self.directory = tempfile.TemporaryDirectory()
         self.world = World(Path(self.directory.name))
+        for number in range(24):
+            self.happen("put", number, number, number // 2, number)
         self.world.start()
 
     @property
     def server(self) -> Any:
         return self.world.server
 
-    @rule(table=tables, selector=selectors, tenant=st.sampled_from(TENANTS), ids=st.tuples(*[st.sampled_from(IDS)] * 2))
-    def put(self, table: str, selector: str, tenant: str, ids: tuple[str, str]) -> None:
+    @rule(operations=operations)
+    def change(self, operations: list[tuple[str, int, int, int, int]]) -> None:
+        """Rows come, change and go."""
+        for kind, *choices in operations:
+            self.happen(kind, *choices)
+
+    def happen(self, kind: str, a: int, b: int, c: int, d: int) -> None:
+        """One thing to one row, if it can happen to it."""
+        if kind == "scope":
+            self.toggle_scope(str(a % 3 + 1), ("tenant-a", "tenant-b", "Bad", "")[b % 4])
+            return
+        table = sorted(TABLES)[a % len(TABLES)]
+        rows = list(self.server.tables[table].values())
+        if kind == "put":
+            self.put(table, SELECTORS[b % 4], key(table, TENANTS[c % 2], IDS[d % 2], IDS[d // 2 % 2]))
+        elif rows:
+            getattr(self, kind)(table, rows[b % len(rows)], c, d)
+
+    def put(self, table: str, selector: str, columns: dict[str, str | None]) -> None:
         """Insert a row, if there is none of its key."""
-        columns = key(table, tenant, *ids)
         rows = self.server.tables[table].values()
         if not any(columns.items() <= row.items() for row in rows):
-            references = {"kms.app": {"developer_id": ids[1], "company_id": None}}.get(table, {})
+            references = {"kms.app": {"developer_id": "1", "company_id": None}}.get(table, {})
             self.server.insert(table, selector, **columns, **references)
 
-    def row_of(self, table: str, data: Any) -> Any:
-        rows = list(self.server.tables[table].values())
-        return data.draw(st.sampled_from(rows)) if rows else None
-
-    @rule(table=tables, data=st.data())
-    def update(self, table: str, data: Any) -> None:
+    def update(self, table: str, row: Any, c: int, d: int) -> None:
         """Change some columns; some of the others are too long to be told again."""
-        row = self.row_of(table, data)
-        if row is not None:
-            changed = {c: data.draw(texts) for c in TABLES[table] if data.draw(st.booleans())}
-            toast = [c for c in TABLES[table] if c not in changed and data.draw(st.booleans())]
-            self.server.update(table, row, toast, **changed)
+        columns = TABLES[table]
+        changed = {column: TEXTS[(d + at) % len(TEXTS)] for at, column in enumerate(columns) if c >> at & 1}
+        self.server.update(table, row, [column for column in columns if column not in changed and d % 2], **changed)
 
-    @rule(table=tables, selector=selectors, data=st.data())
-    def move(self, table: str, selector: str, data: Any) -> None:
+    def move(self, table: str, row: Any, c: int, d: int) -> None:
         """Move a row of ours to another selector; of one that comes from nobody's nobody would be told."""
-        row = self.row_of(table, data)
-        if row is not None and row[SELECTOR] in self.world.scopes():
-            self.server.update(table, row, _change_selector=selector)
+        if row[SELECTOR] in self.world.scopes():
+            self.server.update(table, row, ["name"] * (d % 2), _change_selector=SELECTORS[c % 4])
 
-    @rule(table=st.sampled_from(["kms.developer", "kms.app"]), data=st.data())
-    def rename(self, table: str, data: Any) -> None:
+    def rename(self, table: str, row: Any, c: int, d: int) -> None:
         """Change a row's primary key."""
-        row = self.row_of(table, data)
-        taken = {(other["tenant_id"], other["id"]) for other in self.server.tables[table].values()}
-        if row is not None and (row["tenant_id"], "3") not in taken:
-            self.server.update(table, row, id="3")
+        name = "app_id" if table == "kms.app_credential_apiproduct_mapper" else "id"
+        taken = {tuple(other[k] for k in key(table, "", "", "")) for other in self.server.tables[table].values()}
+        new = {**row, name: str(c % 4)}
+        if name in row and tuple(new[k] for k in key(table, "", "", "")) not in taken:
+            self.server.update(table, row, **{name: str(c % 4)})
 
-    @rule(table=tables, data=st.data())
-    def delete(self, table: str, data: Any) -> None:
+    def delete(self, table: str, row: Any, c: int, d: int) -> None:
         """Delete a row."""
-        row = self.row_of(table, data)
-        if row is not None:
-            self.server.delete(table, row)
+        self.server.delete(table, row)
 
-    @rule(number=st.sampled_from(["1", "2", "3"]), scope=st.sampled_from(["tenant-a", "tenant-b", "Bad", ""]))
     def toggle_scope(self, number: str, scope: str) -> None:
         """A scope comes, changes or goes."""
         row = self.server.tables["edgex.data_scope"].get((f"scope-{number}",))
@@ -124,41 +132,38 @@ class Conservation(RuleBasedStateMachine):
         else:
             self.server.update("edgex.data_scope", row, scope=scope)
 
-    @rule()
-    def purge(self) -> None:
-        """The change server forgets."""
-        self.server.purge()
-
-    @rule()
-    def somebody_elses(self) -> None:
-        """A change of others."""
+    @rule(is_purged=st.booleans())
+    def somebody_elses(self, is_purged: bool) -> None:
+        """A change of others; then perhaps the change server forgets all."""
         self.server.somebody_elses()
+        if is_purged:
+            self.server.purge()
 
-    @rule(overlap=st.integers(0, 5), lifetime=st.sampled_from([0, 2, 3600]))
-    def habits(self, overlap: int, lifetime: int) -> None:
-        """Changes are told again; tokens live shorter."""
-        self.server.overlap, self.server.lifetime = overlap, lifetime
+    @rule(overlap=st.integers(0, 5), lifetime=st.sampled_from([0, 2, 3600]), formats=st.sampled_from(FORMATS))
+    def habits(self, overlap: int, lifetime: int, formats: set[str]) -> None:
+        """Changes are told again; tokens live shorter; snapshots come in another format."""
+        self.server.overlap, self.server.lifetime, self.server.formats = overlap, lifetime, formats
 
-    @rule(formats=st.sampled_from([{"json"}, {"sqlite"}, {"json", "sqlite"}]))
-    def formats(self, formats: set[str]) -> None:
-        """Snapshots come in another format."""
-        self.server.formats = formats
-
-    @rule(data=st.data(), what=st.sampled_from(["token", "snapshots", "data", "changes"]), count=st.integers(1, 3))
-    def fault(self, data: Any, what: str, count: int) -> None:
+    @rule(
+        what=st.sampled_from(["token", "snapshots", "data", "changes"]),
+        faults=st.lists(st.sampled_from(FAULTS), min_size=1, max_size=3),
+    )
+    def fault(self, what: str, faults: list[Misbehaviour]) -> None:
         """The next answers are no good."""
-        self.server.next[what] += [data.draw(st.sampled_from(FAULTS)) for _ in range(count)]
+        self.server.next[what] += faults
 
     @precondition(lambda self: self.server.before_data is None)
-    @rule(table=tables, data=st.data())
-    def meanwhile(self, table: str, data: Any) -> None:
-        """Something is deleted just before the next snapshot is taken, and after the sequence was read."""
-        row = self.row_of(table, data)
+    @rule(operations=operations, skipped=st.integers(0, 1))
+    def meanwhile(self, operations: list[tuple[str, int, int, int, int]], skipped: int) -> None:
+        """Rows change just before the next snapshot, or the one after it, is taken, and after the sequence was read."""
+        left = skipped
 
         def happen() -> None:
-            self.server.before_data = None
-            if row is not None and row in self.server.tables[table].values():
-                self.server.delete(table, row)
+            nonlocal left
+            left -= 1
+            if left < 0:
+                self.server.before_data = None
+                self.change(operations)
 
         self.server.before_data = happen
 
