@@ -1,21 +1,25 @@
 """The transicator source against its servers: each fact of the protocol, and each of its traps."""
 
+import errno
 import hashlib
 import itertools
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from twisted.internet import defer
 from twisted.logger import LogEvent, LogLevel
 from twisted.web.http import Request
 
 from axcollector.core.catalog import COLUMNS
 from axcollector.core.model import DeveloperInfo, Tenant
+from axcollector.disk import AppendFile, Disk
 from axcollector.registry import Registry
-from axcollector.sync.events import Operation
+from axcollector.sync.events import Operation, Snapshot
+from tests.conftest import LoggedFailures
 from tests.fakes import result_of
 from tests.transicator_server import (
     CLUSTER,
@@ -28,7 +32,7 @@ from tests.transicator_server import (
     never,
     recorded,
 )
-from tests.transicator_world import POLL_INTERVAL, World
+from tests.transicator_world import POLL_INTERVAL, Ended, Told, World
 
 DEVELOPER = {"id": "d1", "tenant_id": "tenant-a"}
 
@@ -925,3 +929,133 @@ def test_secrets_are_not_told(world: World, log_events: list[LogEvent]) -> None:
     told += [world.source._client._servers, world.server.tokens_given]
     assert "secret-token" not in repr(told)
     assert "secret-consumer" not in repr(told)
+
+
+class Deaf(Told):
+    """A listener that does not hear of snapshots until it listens."""
+
+    is_deaf = True
+
+    def snapshot_received(self, snapshot: Snapshot) -> "defer.Deferred[bool]":
+        if self.is_deaf:
+            self.snapshots.append(snapshot)
+            return defer.Deferred()
+        return super().snapshot_received(snapshot)
+
+
+def test_changes_wait_until_the_snapshot_is_shown(world: World) -> None:
+    """A change list is never told before: the catalog might be built from a later state than that it amends."""
+    world.listener_class = Deaf
+    world.start().turn(100)
+    assert len(world.listener.snapshots) == 1
+    assert len(polls(world)) == 1
+
+
+def test_the_old_file_stays_until_the_new_one_is_shown(world: World) -> None:
+    """Until then somebody may be reading it."""
+    with_a_key(world).start()
+    world.stop()
+    world.listener_class = Deaf
+    world.make()
+    world.listener.is_deaf = False  # type: ignore[attr-defined]
+    world.source.startService()
+    world.turn()
+    world.listener.is_deaf = True  # type: ignore[attr-defined]
+    world.server.add_scope("scope-2", "tenant-b")
+    world.turn(10)
+    assert len(world.registries()) == 2
+
+
+def test_a_file_that_goes_before_it_is_shown(world: World) -> None:
+    """It is noticed, and another snapshot is taken."""
+    world.listener_class = Deaf
+    world.start()
+    os.unlink(world.listener.snapshots[0].registry)
+    world.listener.is_deaf = False  # type: ignore[attr-defined]
+    world.turn(32)
+    assert world.kept() == world.expected()
+
+
+class Refusing(Told):
+    """A listener that refuses the first events, and one that is broken at first."""
+
+    problems: ClassVar[list[Any]] = []
+
+    def snapshot_received(self, snapshot: Snapshot) -> "defer.Deferred[bool]":
+        if self.problems:
+            problem = self.problems.pop()
+            if problem is not None:
+                raise problem
+            return defer.succeed(result=False)
+        return super().snapshot_received(snapshot)
+
+
+def test_a_snapshot_that_is_not_taken_is_sent_again(world: World, log_events: list[LogEvent]) -> None:
+    """Whatever the reason."""
+    world.listener_class = Refusing
+    Refusing.problems = [None, None]
+    world.start().turn(2)
+    assert errors_in(log_events) == ["the catalog did not take a snapshot"]
+    assert world.kept() == world.expected()
+
+
+def test_a_bug_does_not_end_it(world: World, logged_failures: LoggedFailures) -> None:
+    """It is logged as one, and tried again."""
+    world.listener_class = Refusing
+    Refusing.problems = [ZeroDivisionError()]
+    world.start().turn(2)
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+    assert world.kept() == world.expected()
+
+
+class FullFile(AppendFile):
+    """A file on a full disk."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class FullDisk(Disk):
+    """A disk that is full at first."""
+
+    files = 2
+
+    def create(self, path: str) -> AppendFile:
+        file = super().create(path)
+        if not path.endswith("download") or self.files <= 0:
+            return file
+        self.files -= 1
+        file.close()
+        return FullFile(path, os.open(path, os.O_RDWR))
+
+
+def test_a_full_disk(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """It is told, and tried again."""
+    world = World(tmp_path, disk=FullDisk()).start().turn(2)
+    assert errors_in(log_events) == ["the snapshot cannot be stored: No space left on device"]
+    assert world.kept() == world.expected()
+    world.stop()
+
+
+def test_a_snapshot_that_is_too_long(world: World, log_events: list[LogEvent]) -> None:
+    """What is longer than any snapshot is not received."""
+    world.max_snapshot_bytes = 100
+    world.start()
+    assert errors_in(log_events) == ["the snapshot server's answer is too long"]
+
+
+def test_a_redirect_to_what_cannot_be_asked(world: World, log_events: list[LogEvent]) -> None:
+    """A host name that is none is a failure like any other, and is not told."""
+    world.server.next["snapshots"].append(answer(303, Location="http://xn--secret-\x7f.test/x"))
+    world.server.next["snapshots"].append(answer(303, Location="http://[secret]/x"))
+    world.server.next["snapshots"].append(answer(303, Location="http://a..secret/x"))
+    world.start().turn(5)
+    assert "secret" not in repr(log_events)
+    assert world.kept() == world.expected()
+
+
+def test_a_worker_that_does_not_run(world: World) -> None:
+    """Nothing can be done, and no noise is made; it ends when it is told to."""
+    world.worker = Ended()
+    world.start().turn(300)
+    assert world.server.asked == []

@@ -13,6 +13,7 @@ from axcollector.core.catalog import COLUMNS
 from axcollector.core.retry import Backoff
 from axcollector.disk import AppendFile, Disk
 from axcollector.registry_file import table_of
+from axcollector.services import Worker
 from axcollector.stores.transfer import Transfer
 from axcollector.sync.events import ChangeList, Snapshot
 from axcollector.sync.listener import SyncListener
@@ -42,6 +43,13 @@ class Told(SyncListener):
     def changes_received(self, changes: ChangeList) -> "defer.Deferred[bool]":
         self.lists.append(changes)
         return super().changes_received(changes)
+
+
+class Ended:
+    """A worker that takes no work."""
+
+    def run(self, *_: object) -> "defer.Deferred[Any]":
+        return defer.fail(defer.CancelledError())
 
 
 class Death(BaseException):
@@ -97,6 +105,9 @@ class World:
         self.server = TransicatorServer(cast("Any", self.clock))
         self.server.add_scope("scope-1", "tenant-a")
         self.agent = RequestTraversalAgent(self.server.resource)
+        self.worker: Worker = SameThread()
+        self.listener_class: type[Told] = Told
+        self.max_snapshot_bytes = 1 << 30
         self.cluster = CLUSTER
         self.base = "http://sync.test/v1"
 
@@ -125,14 +136,14 @@ class World:
             consumer_key="key",
             consumer_secret="secret-consumer",
         )
-        client = TransicatorClient(clock, transfer, servers)
+        client = TransicatorClient(clock, transfer, servers, self.max_snapshot_bytes)
         backoff = Backoff(0.2, POLL_INTERVAL, 0.1)
         registration = Registration(self.disk, str(self.directory / "registered"), "instance-1")
-        self.listener = Told(self.clock)
-        self.token = TokenKeeper(clock, SameThread(), client, registration, backoff, lambda: 0.5)
+        self.listener = self.listener_class(self.clock)
+        self.token = TokenKeeper(clock, self.worker, client, registration, backoff, lambda: 0.5)
         files = RegistryFiles(self.disk, str(self.directory), self.cluster)
         timing = Timing(backoff, lambda: 0.5, self.refresh)
-        self.source = TransicatorSource(clock, SameThread(), self.listener, client, self.token, files, timing)
+        self.source = TransicatorSource(clock, self.worker, self.listener, client, self.token, files, timing)
 
     def leftovers(self) -> list[Any]:
         """The delayed calls of ours that are left."""

@@ -90,8 +90,15 @@ class _ErrorAnswer(msgspec.Struct):
 class TransicatorClient:
     """Asks the three servers. Every coroutine raises `SyncFailed` where there is no proper answer."""
 
-    def __init__(self, clock: IReactorTime, transfer: Transfer, servers: Servers) -> None:
+    def __init__(
+        self,
+        clock: IReactorTime,
+        transfer: Transfer,
+        servers: Servers,
+        max_snapshot_bytes: int = MAX_SNAPSHOT_BYTES,
+    ) -> None:
         self._clock = clock
+        self._max_snapshot_bytes = max_snapshot_bytes
         self._transfer = transfer
         self._servers = servers
 
@@ -131,18 +138,15 @@ class TransicatorClient:
         lifetime = found.expires_in if 0 < found.expires_in < YEAR_SECONDS else YEAR_SECONDS
         return Token(found.access_token, lifetime)
 
-    async def snapshot(self, token: str, scopes: Sequence[str], sink: Sink, *, as_json: bool) -> SnapshotHeaders | None:
-        """Ask for a snapshot, whose bytes go to the sink.
-
-        Returns:
-            What its headers say, or None where the server has no snapshots of this format.
-        """
+    async def snapshot(self, token: str, scopes: Sequence[str], sink: Sink) -> SnapshotHeaders:
+        """Ask for a snapshot, as a SQLite file or, where there is none, as JSON; its bytes go to the sink."""
         query = urlencode([("scope", scope) for scope in scopes])
         url = f"{_joined(self._servers.snapshot_server_base, 'snapshots')}?{query}"
-        headers = self._common(token) | {"Accept": _JSON if as_json else _SQLITE}
-        answer = await self._get(SNAPSHOT_SERVER, url, headers, SNAPSHOT_PATIENCE, MAX_SNAPSHOT_BYTES, sink)
-        if answer.status == 415 and not as_json:
-            return None
+        for accepted in (_SQLITE, _JSON):
+            headers = self._common(token) | {"Accept": accepted}
+            answer = await self._get(SNAPSHOT_SERVER, url, headers, SNAPSHOT_PATIENCE, self._max_snapshot_bytes, sink)
+            if answer.status != 415:
+                break
         if answer.status != 200:
             raise _unexpected(SNAPSHOT_SERVER, answer)
         if not answer.is_whole:

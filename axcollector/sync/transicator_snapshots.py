@@ -52,13 +52,9 @@ class SnapshotTaker:
         asked = [scope for scope in scopes if is_selector(scope) or self._tell_of_refused(scope)]
         file = await self._worker.run(self._files.begin_download)
         try:
-            headers = await self._client.snapshot(token, asked, lambda data: self._put(file, data), as_json=False)
-            if headers is None:
-                headers = await self._client.snapshot(token, asked, lambda data: self._put(file, data), as_json=True)
+            headers = await self._client.snapshot(token, asked, lambda data: self._put(file, data))
         finally:
             await self._worker.run(file.close)
-        if headers is None:
-            raise SyncFailed("the snapshot server has no snapshots of a format that we know")
         return await self._worker.run(self._files.make_draft, Download(file.path, headers.etag, headers.txid))
 
     def _put(self, file: AppendFile, data: bytes) -> "defer.Deferred[None]":
