@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from twisted.application.service import IService, Service
 from twisted.internet import defer
-from twisted.internet.interfaces import IDelayedCall, IReactorFromThreads, IReactorTime
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -139,22 +139,24 @@ class Rest:
 
     def take(self, seconds: float) -> "defer.Deferred[None]":
         """Begin a pause. Fires when it is over or was ended; cancelling takes nothing but the pause back."""
-        pause: defer.Deferred[None] = defer.Deferred(lambda _: over.cancel() if over.active() else None)
+        pause: defer.Deferred[None] = defer.Deferred()
         over = self._clock.callLater(seconds, pause.callback, None)
-        pause.addBoth(self._forget, over)
+
+        def forget(result: object) -> object:
+            if over.active():
+                over.cancel()
+            if self._pause is pause:
+                self._pause = None
+            return result
+
         self._pause = pause
+        pause.addBoth(forget)
         return pause
 
     def end(self, pause: "defer.Deferred[None] | None" = None) -> None:
-        """End the pause, if there is one, or only if it is this one."""
-        if self._pause is not None and pause in {None, self._pause}:
+        """End the pause, if there is one; with an argument, only if it is this one."""
+        if self._pause is not None and (pause is None or pause is self._pause):
             self._pause.callback(None)
-
-    def _forget(self, result: T, over: IDelayedCall) -> T:
-        self._pause = None
-        if over.active():
-            over.cancel()
-        return result
 
 
 class OnStop(Service):

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.logger import LogEvent
 
-from axcollector.core.errors import RegistryError
+from axcollector.core.errors import RegistryError, SyncFailed
 from axcollector.disk import Disk
 from axcollector.registry import Registry
 from axcollector.sync.transicator_files import RegistryFiles, newest_registry
@@ -254,3 +254,22 @@ for number in itertools.count(1):
         assert state is not None
         assert registry._ask("SELECT name FROM api_product WHERE id = 'p'") == [(str(state.sequence.fields[1]),)]
         assert state.sequence.fields[1] >= 20
+
+
+@pytest.mark.parametrize("name", ["snapshot.json", "snapshot.sqlite"])
+def test_a_draft_that_nobody_wants_any_more(tmp_path: Path, name: str) -> None:
+    """Filling it ends soon: whoever stops does not wait for a million rows."""
+    download = downloaded(tmp_path, name)
+    if name.endswith("sqlite"):
+        connection = sqlite3.connect(download.path)
+        rows = ((str(number),) for number in range(50_000))
+        connection.executemany("INSERT INTO kms_company (id, tenant_id) VALUES (?, 'tenant-a')", rows)
+        connection.commit()
+        connection.execute("PRAGMA wal_checkpoint (TRUNCATE)")
+        connection.close()
+    files = files_in(tmp_path)
+    files.is_given_up = True
+    with pytest.raises(SyncFailed, match="the snapshot cannot be used"):
+        files.make_draft(download)
+    files.is_given_up = False
+    assert files.make_draft(download)[0].tables

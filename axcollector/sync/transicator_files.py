@@ -67,6 +67,7 @@ class RegistryFiles:
 
     Attributes:
         cluster_id: Which cluster.
+        is_given_up: Whether a draft in the making is not wanted any more; set from another thread.
     """
 
     _log = Logger()
@@ -76,6 +77,7 @@ class RegistryFiles:
         self._directory = directory
         self.cluster_id = cluster_id
         self._told: set[str] = set()
+        self.is_given_up = False
 
     def look(self) -> Found:
         """What is there; what is of no use to anybody, drafts and leftovers of deleted files, is deleted.
@@ -113,7 +115,7 @@ class RegistryFiles:
             OSError: Likewise, or the snapshot cannot be read.
         """
         self.remove(self._place(_DRAFT))
-        with SyncedRegistry.draft(self._place(_DRAFT)) as draft:
+        with SyncedRegistry.draft(self._place(_DRAFT), lambda: self.is_given_up) as draft:
             filled = fill(draft, download, self._disk)
             state = SyncState(0, self.cluster_id, filled.version, LogSequence((0, 0, 0)), (), filled.tables)
             draft.finish(state)

@@ -7,7 +7,8 @@ has its name; it is made as a draft before.
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final, Self
@@ -32,6 +33,8 @@ from axcollector.sync.transicator_protocol import (
 
 STATE_TABLE: Final = "axcollector_sync"
 _ROWS_AT_A_TIME: Final = 1000
+_STEPS_BETWEEN_LOOKS: Final = 100_000
+"""SQLite's steps between two looks at whether a draft is still wanted: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,18 +104,27 @@ class Applied:
 class SyncedRegistry(RegistryFile):
     """One connection to such a file. Every method may raise `RegistryError`, which names the file."""
 
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        super().__init__(path, connection)
+        self._is_given_up: Callable[[], bool] = lambda: False
+
     @classmethod
-    def draft(cls, path: str) -> Self:
-        """A new file, without a state, to be filled; what a crash leaves of it is of no use."""
+    def draft(cls, path: str, is_given_up: Callable[[], bool] = lambda: False) -> Self:
+        """A new file, without a state, to be filled; what a crash leaves of it is of no use.
+
+        Args:
+            path: Where.
+            is_given_up: Asked now and then whether nobody wants it any more; then filling it raises.
+        """
         registry = cls.create(path)
         try:
-            registry._prepare()  # noqa: SLF001 - our own
+            registry._prepare(is_given_up)  # noqa: SLF001 - our own
         except BaseException:
             registry.close()
             raise
         return registry
 
-    def _prepare(self) -> None:
+    def _prepare(self, is_given_up: Callable[[], bool]) -> None:
         for column in ROW_COLUMNS[SCOPES]:
             if column not in COLUMNS[SCOPES]:
                 self._ask(f"ALTER TABLE {table_of(SCOPES)} ADD COLUMN {column} text")
@@ -122,6 +134,8 @@ class SyncedRegistry(RegistryFile):
             self._ask(f"DROP TRIGGER {trigger}")
         for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -65536"):
             self._ask(f"PRAGMA {setting}")
+        self._is_given_up = is_given_up
+        self._connection.set_progress_handler(is_given_up, _STEPS_BETWEEN_LOOKS)
         self._ask("BEGIN")
 
     def finish(self, state: SyncState) -> None:
@@ -138,6 +152,8 @@ class SyncedRegistry(RegistryFile):
         texts = (tuple(row.get(column) for column in columns) for row in rows if _has_key(table, row))
         statement = _upsert(table)
         while batch := list(islice(texts, _ROWS_AT_A_TIME)):
+            if self._is_given_up():
+                raise RegistryError(f"the registry {self.path} is not filled any further")
             self._change_many(statement, batch)
 
     def copy_from(self, path: str, tables: Sequence[str]) -> None:

@@ -122,6 +122,7 @@ class TransicatorSource(Service):
     def startService(self) -> None:
         """Show what there is, and begin to ask."""
         self.running = True
+        self._files.is_given_up = False
         self._live, self._is_shown = None, False
         self._work = defer.ensureDeferred(self._run())
         self.token.startService()
@@ -129,6 +130,7 @@ class TransicatorSource(Service):
     def stopService(self) -> "defer.Deferred[None]":
         """Break off what is under way. Fires when that has ended and connections are closed."""
         self.running = False
+        self._files.is_given_up = True
         return defer.ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
