@@ -31,6 +31,7 @@ from axcollector.core.errors import (
 )
 from axcollector.stores.base import Store
 from axcollector.sync.events import Change, ChangeList, Operation, Snapshot
+from axcollector.sync.listener import SyncListener
 
 if TYPE_CHECKING:
     from axcollector.webapi import AnalyticsAPI
@@ -54,6 +55,7 @@ __all__ = [
     "Snapshot",
     "SpoolFailed",
     "Store",
+    "SyncListener",
     "TenantRefused",
     "UploadFailed",
 ]

@@ -87,9 +87,9 @@ class Collector(Service):
         self._premises = Premises(self._disk, config.local_storage_path, config.data_directory)
         self._reserve = SplitReserve(self._disk, config.data_directory)
         self._transicator: TransicatorSource | None = None
-        self.sync = SyncListener(reactor, self._threads["catalog"])
+        self.sync = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
-        self.directory: Directory = CachedDirectory(self.sync) if config.use_caching else self._lookups
+        self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
 
     def startService(self) -> None:
         """Take possession of the data directory, take over what a crash left, and start the stations.

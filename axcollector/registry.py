@@ -5,27 +5,21 @@ it: what a key needs (developer or company, app, product) is reused where the te
 """
 
 import secrets
-import sqlite3
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from axcollector.core import layout
-from axcollector.core.catalog import (
-    APPS,
-    COLUMNS,
-    COMPANIES,
-    DEVELOPERS,
-    MAPPER,
-    PRODUCTS,
-    SCOPES,
-    lowest,
-    tenant_of_row,
-)
+from axcollector.core.amendment import tenant_of
+from axcollector.core.catalog import lowest
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import DeveloperInfo, Tenant
-from axcollector.registry_file import RegistryFile, table_of
+from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, MAPPER, PRODUCTS, SCOPES, short_name
+from axcollector.registry_file import RegistryFile
+
+IDS_A_QUESTION: Final = 16_384
+"""As many client ids are asked for at once; SQLite allows twice as many arguments."""
 
 _FIELDS: Final = """
     coalesce(p.name, ''), coalesce(a.name, ''),
@@ -93,22 +87,26 @@ class Registry(RegistryFile):
         return self._tenant("org = ?1 AND env = ?2 AND id <> '' AND scope <> ''", organization, environment)
 
     def developers(self, tenant_id: str, client_ids: Collection[str]) -> dict[str, DeveloperInfo]:
-        """As `Catalog.developer`, of several client ids at once; in one question, where SQLite's limits allow it."""
+        """As `Catalog.developers`, in one question, or in several where that would be too long for SQLite.
+
+        It has a power of two of places for client ids, so that there are few questions, each prepared once.
+        """
         found: dict[str, list[DeveloperInfo]] = {client_id: [] for client_id in client_ids}
         ids = [client_id for client_id in found if client_id and _is_text(client_id)]
-        chunk_size = self._connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) - 1
-        for start in range(0, len(ids), chunk_size):
-            chunk = ids[start : start + chunk_size]
-            marks = ", ".join("?" * len(chunk))
+        for start in range(0, len(ids), IDS_A_QUESTION):
+            chunk = ids[start : start + IDS_A_QUESTION]
+            places = 1 << (len(chunk) - 1).bit_length()
+            marks = ", ".join("?" * places)
             where = f"m.tenant_id = ? AND m.tenant_id <> '' AND m.appcred_id IN ({marks}) AND {_WHOLE}"
             question = f"SELECT m.appcred_id, {_FIELDS} FROM {self._joined()} WHERE {where}"  # noqa: S608 - our own
-            for client_id, *fields in self._ask(question, tenant_id, *chunk):
+            unused = [None] * (places - len(chunk))
+            for client_id, *fields in self._ask(question, tenant_id, *chunk, *unused):
                 found[client_id].append(DeveloperInfo(*fields))
         return {client_id: lowest(infos) for client_id, infos in found.items()}
 
     def scopes(self) -> Sequence[Scope]:
         """Every scope that has a tenant, by organization, environment and id."""
-        found = [(row["id"], tenant_of_row(row)) for row in self.rows(SCOPES)]
+        found = [(scope, tenant_of(*values)) for scope, *values in self.values(SCOPES)]
         scopes = [Scope(scope, tenant) for scope, tenant in found if scope and tenant]
         return sorted(scopes, key=lambda each: (each.tenant.organization, each.tenant.environment, each.id))
 
@@ -211,7 +209,7 @@ class Registry(RegistryFile):
                     source = self._source(table)
                     where += f" AND {column} IN (SELECT id FROM {source} WHERE tenant_id = ? AND name = ?)"  # noqa: S608
                     arguments += [tenant_id, name]
-            count = self._change(f"DELETE FROM {table_of(MAPPER)} WHERE {where}", tenant_id, *arguments)  # noqa: S608
+            count = self._change(f"DELETE FROM {short_name(MAPPER)} WHERE {where}", tenant_id, *arguments)  # noqa: S608
             if not count:
                 of = "".join(f" with {kind} {name}" for kind, name in (("product", product), ("app", app)) if name)
                 what = f"{client_id}{of} in scope {scope_id}"
@@ -225,7 +223,7 @@ class Registry(RegistryFile):
         texts = ", ".join(f"CAST({column} AS text)" for column in columns)
         question = f"SELECT {texts} FROM {self._source(SCOPES)} WHERE {where} ORDER BY id LIMIT 1"  # noqa: S608 - ours
         rows = self._ask(question, *arguments)
-        tenant = tenant_of_row(dict(zip(columns, rows[0], strict=True))) if rows else None
+        tenant = tenant_of(*rows[0][1:]) if rows else None
         return tenant if tenant is not None and layout.fits(tenant) else None
 
     def _tenant_id(self, scope_id: str) -> str:
@@ -258,7 +256,7 @@ class Registry(RegistryFile):
     def _insert(self, table: str, row: Mapping[str, str | None]) -> None:
         there = {column: value for column, value in row.items() if value is not None}
         marks = ", ".join("?" * len(there))
-        self._change(f"INSERT INTO {table_of(table)} ({', '.join(there)}) VALUES ({marks})", *there.values())  # noqa: S608
+        self._change(f"INSERT INTO {short_name(table)} ({', '.join(there)}) VALUES ({marks})", *there.values())  # noqa: S608
 
     def _id_of(self, table: str, tenant_id: str, row: Mapping[str, str | None], **more: str | None) -> str:
         """The id of the tenant's row with these values, which is made, with `more` in it, where there is none."""

@@ -1,22 +1,25 @@
 """The registry's file: one SQLite connection, its tables wherever they come from, its errors. Blocking.
 
-A connection belongs to the thread that opened it. A file of our own has all tables, mode 0600 and a write-ahead
-log. A foreign one may have more tables and columns, may lack all but `data_scope` and the columns of keys, and need
-not have such a log: it is read as it is. Names are matched as SQLite does, whatever their case.
+A connection belongs to the thread that opened it. A file of our own has all tables, mode 0600, a write-ahead log, and
+a change log (`axcollector.registry_log`). A foreign one may have more tables and columns, may lack all but
+`data_scope` and the columns of keys, and need not have such logs: it is read as it is. Names are matched as SQLite
+does, whatever their case.
 
 Nobody should put another file in this one's place while the write-ahead log beside it holds something: whoever
-opens the new file would read the old one's log into it. `checkpoint` empties the log.
+opens the new file would read the old one's log into it. `checkpoint` empties that log.
 """
 
 import contextlib
+import functools
 import os
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from axcollector.core.catalog import COLUMNS, MAPPER, SCOPES, Row
 from axcollector.core.errors import RegistryError
+from axcollector.core.tables import COLUMNS, MAPPER, SCOPES, Row, Values, short_name
+from axcollector.registry_log import ChangeLog
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long a question waits while another process writes."""
@@ -36,11 +39,6 @@ _TABLES: Final = (
 )
 
 
-def table_of(name: str) -> str:
-    """What a table (`kms.app`) is called in the file (`app`)."""
-    return name.partition(".")[2]
-
-
 class RegistryFile:
     """One connection to a registry file. Every method may raise `RegistryError`, which names the file.
 
@@ -52,6 +50,7 @@ class RegistryFile:
         """Take over a connection; `open` and `create` make one."""
         self.path = path
         self._connection = connection
+        self._log = ChangeLog(connection)
         self._sources: dict[str, str] = {}
         self._schema_version: object = None
 
@@ -66,7 +65,10 @@ class RegistryFile:
 
     @classmethod
     def create(cls, path: str) -> Self:
-        """Open a file, made before (mode 0600, its directory 0700) if it is missing; an empty one gets its tables."""
+        """Open a file, made before (mode 0600, its directory 0700) if it is missing; an empty one gets its tables.
+
+        One of our own that has no change log, since it is from before there were any, gets it.
+        """
         with errors_of(path):
             _make_file(path)
             is_new = os.path.getsize(path) == 0
@@ -78,6 +80,7 @@ class RegistryFile:
                 if not registry._ask("SELECT 1 FROM sqlite_master LIMIT 1"):
                     for table in _TABLES:
                         registry._ask(f"CREATE TABLE {table}")
+            registry.begin_log()
         except BaseException:
             registry.close()
             raise
@@ -100,16 +103,43 @@ class RegistryFile:
             yield
 
     def rows(self, table: str) -> Iterator[Row]:
-        """The rows of a table (`kms.app`), with the columns of `catalog.COLUMNS`; none where there is no such table."""
-        columns = COLUMNS[table]
-        texts = ", ".join(f"CAST({column} AS text)" for column in columns)
+        """The rows of a table (`kms.app`), with the columns of `tables.COLUMNS`; none where there is no such table."""
+        for values in self.values(table):
+            yield dict(zip(COLUMNS[table], values, strict=True))
+
+    def values(self, table: str) -> Iterator[Values]:
+        """The same, each row as the values of those columns, in their order."""
+        texts = ", ".join(f"CAST({column} AS text)" for column in COLUMNS[table])
         with errors_of(self.path):
-            for values in self._connection.execute(f"SELECT {texts} FROM {self._source(table)}"):  # noqa: S608 - ours
-                yield dict(zip(columns, values, strict=True))
+            yield from self._connection.execute(f"SELECT {texts} FROM {self._source(table)}")  # noqa: S608 - ours
 
     def data_version(self) -> int:
         """A number that is another than before where another connection has committed in between."""
         return int(self._ask("PRAGMA data_version")[0][0])
+
+    def begin_log(self) -> None:
+        """Give a file of our own that has no change log, or lost a part of it, its log; others are left as they are."""
+        if self._lacks_log():
+            with self._transaction("BEGIN IMMEDIATE"):
+                if self._lacks_log():
+                    with errors_of(self.path):
+                        self._log.begin()
+
+    @contextlib.contextmanager
+    def unlogged(self) -> Iterator[None]:
+        """Within an open write transaction: many changes, at the cost that they would have without a change log.
+
+        Triggers and log entries are removed at the beginning, and triggers made anew at the end, in the same
+        transaction; whoever watches the file takes a snapshot. Without a change log of ours it does nothing.
+        """
+        with errors_of(self.path):
+            was_logging = self._log.suspend()
+        try:
+            yield
+        finally:
+            if was_logging:
+                with errors_of(self.path):
+                    self._log.resume()
 
     def checkpoint(self) -> None:
         """Bring the write-ahead log, where there is one, into the file; not while somebody is in the way."""
@@ -120,6 +150,12 @@ class RegistryFile:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
                 self._connection.execute(f"PRAGMA busy_timeout = {int(milliseconds)}")
+
+    def _lacks_log(self) -> bool:
+        """Whether all our tables are as we make them, and the change log is not there, or not all of it."""
+        there = {sql for (sql,) in self._ask("SELECT sql FROM sqlite_master WHERE type = 'table'")}
+        with errors_of(self.path):
+            return there >= {f"CREATE TABLE {table}" for table in _TABLES} and self._log.is_partial()
 
     def _ask(self, question: str, *arguments: object) -> list[Any]:
         with errors_of(self.path):
@@ -152,7 +188,7 @@ class RegistryFile:
         return self._sources[table]
 
     def _describe(self, table: str) -> str:
-        name = table_of(table)
+        name = short_name(table)
         there = {row[1].lower() for row in self._ask(f"PRAGMA table_info({name})")}
         missing = [column for column in _REQUIRED.get(table, ("tenant_id", "id")) if column not in there]
         if missing and (there or table == SCOPES):
@@ -178,7 +214,9 @@ def errors_of(path: str) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, sqlite3.Warning, OSError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        if reason == "database is locked":
+            reason += "; somebody else is changing it, so try again"
         raise RegistryError(f"the registry {path} cannot be used: {reason}") from exc
     except UnicodeError as exc:
         raise RegistryError(f"the registry {path} cannot hold a text that is not UTF-8") from exc
@@ -191,7 +229,7 @@ def _connect(path: str, busy_timeout_seconds: float) -> sqlite3.Connection:
         name = f"file:{quote(os.path.abspath(os.fsencode(path)))}?mode=rw"
         connection = sqlite3.connect(name, uri=True, isolation_level=None, timeout=busy_timeout_seconds)
         # One text that is no UTF-8 may not keep all other rows from being read.
-        connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
         return connection
 
 

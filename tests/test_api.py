@@ -10,7 +10,7 @@ from axcollector import api
 NAMES = {
     "AnalyticsAPI", "AxcollectorError", "Change", "ChangeList", "Collector", "Config", "ConfigError", "DirectoryInUse",
     "EndpointUnavailable", "LookupFailed", "NotReady", "Operation", "Overloaded", "Refusal", "Rejected", "Snapshot",
-    "SpoolFailed", "Store", "TenantRefused", "UploadFailed",
+    "SpoolFailed", "Store", "SyncListener", "TenantRefused", "UploadFailed",
 }  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The catalog: rows in any order, joined at look-up, as a naive join of the resulting tables would answer."""
 
+import gc
 from collections.abc import Mapping
 from itertools import product
 
@@ -8,15 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from axcollector.core import layout
-from axcollector.core.catalog import APPS, COLUMNS, COMPANIES, DEVELOPERS, MAPPER, PRODUCTS, SCOPES, Catalog, Row
+from axcollector.core.catalog import Catalog
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
+from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, KEYS, MAPPER, PRODUCTS, SCOPES, Row
 
 Tables = dict[str, dict[tuple[str | None, ...], Row]]
 
-PRIMARY_KEYS = dict.fromkeys(COLUMNS, ("tenant_id", "id")) | {
-    SCOPES: ("id",),
-    MAPPER: ("tenant_id", "appcred_id", "app_id", "apiprdt_id"),
-}
 LONG = "x" * 200
 
 ids = st.sampled_from(["1", "2", "", None])
@@ -43,12 +41,14 @@ def rows_of(table: str) -> st.SearchStrategy[tuple[str, Row]]:
 
 
 some_rows = st.lists(st.sampled_from(list(COLUMNS)).flatmap(rows_of), max_size=30)
-some_changes = st.lists(st.tuples(st.booleans(), st.sampled_from(list(COLUMNS)).flatmap(rows_of)), max_size=30)
+Edit = tuple[bool, tuple[str, Row]]
+some_edits = st.lists(st.tuples(st.booleans(), st.sampled_from(list(COLUMNS)).flatmap(rows_of)), max_size=30)
+some_lists_of_edits = st.lists(st.tuples(st.booleans(), some_edits), max_size=3)
 
 
 def put(tables: Tables, table: str, row: Row) -> None:
     """Upsert by primary key."""
-    tables.setdefault(table, {})[tuple(row[column] for column in PRIMARY_KEYS[table])] = row
+    tables.setdefault(table, {})[tuple(row[column] for column in KEYS[table])] = row
 
 
 def naive_developer(tables: Tables, tenant_id: str, client_id: str) -> DeveloperInfo:
@@ -101,33 +101,126 @@ def naive_everything_of(tables: Tables) -> list[object]:
     ]
 
 
-@given(some_rows, some_changes)
-def test_snapshot_and_changes_equal_the_resulting_tables(
-    snapshot: list[tuple[str, Row]], changes: list[tuple[bool, tuple[str, Row]]]
-) -> None:
-    """A catalog after a snapshot and changes answers as the tables after them do, joined naively."""
+def edit(tables: Tables, edits: list[Edit]) -> None:
+    """Edit tables: put a row (True), or remove the one with its primary key."""
+    for is_put, (table, row) in edits:
+        if is_put:
+            put(tables, table, row)
+        else:
+            tables.get(table, {}).pop(tuple(row[column] for column in KEYS[table]), None)
+
+
+def built_from(tables: Tables) -> Catalog:
+    """A catalog of these tables, whatever the order."""
+    catalog = Catalog()
+    for table in reversed(COLUMNS):
+        catalog.load(table, [tuple(map(row.get, COLUMNS[table])) for row in tables.get(table, {}).values()])
+    return catalog
+
+
+def cells_in(catalog: Catalog) -> int:
+    """How many cells it keeps, vacant ones included."""
+    cells = catalog._cells
+    tenants = [rows for part in cells.tenants.parts() for rows in part.values()]
+    tables = [cells.scopes.scopes, cells.scopes.names, *(table for rows in tenants for table in rows.tables())]
+    return len(tenants) + sum(len(part) for table in tables for part in table.parts())
+
+
+@given(some_rows, some_edits)
+def test_edits_one_by_one_equal_the_resulting_tables(snapshot: list[tuple[str, Row]], edits: list[Edit]) -> None:
+    """A catalog after a snapshot and edits answers as the tables after them do, joined naively; and keeps no more."""
     catalog = Catalog()
     tables: Tables = {}
     for table, row in snapshot:
         catalog.put(table, row)
         put(tables, table, row)
-    for is_put, (table, row) in changes:
-        if is_put:
-            catalog.put(table, row)
-            put(tables, table, row)
-        else:
-            catalog.remove(table, row)
-            tables.get(table, {}).pop(tuple(row[column] for column in PRIMARY_KEYS[table]), None)
-    built = Catalog()
-    for table in reversed(COLUMNS):
-        for row in tables.get(table, {}).values():
-            built.put(table, row)
+    for is_put, (table, row) in edits:
+        (catalog.put if is_put else catalog.remove)(table, row)
+    edit(tables, edits)
+    built = built_from(tables)
     assert naive_everything_of(tables) == everything_of(catalog)
     assert everything_of(built) == everything_of(catalog)
     assert built.counts() == catalog.counts()
-    catalog.dismantle()
+    assert cells_in(built) == cells_in(catalog)
+    for table, rows in tables.items():
+        for row in rows.values():
+            catalog.remove(table, row)
+    assert cells_in(catalog) == 0
+    assert set(catalog.counts().values()) == {0}
+
+
+@given(some_rows, some_lists_of_edits)
+def test_amendments_are_seen_whole_or_not_at_all(
+    snapshot: list[tuple[str, Row]], lists: list[tuple[bool, list[Edit]]]
+) -> None:
+    """While one is put together readers see what was; once it is shown, what will be, at every step; replays too."""
+    tables: Tables = {}
+    edit(tables, [(True, row) for row in snapshot])
+    catalog = built_from(tables)
+    for is_shown, edits in lists:
+        before = naive_everything_of(tables)
+        for _ in range(2):
+            amendment = catalog.amend()
+            for is_put, (table, row) in edits:
+                (amendment.put if is_put else amendment.remove)(table, row)
+                assert before == everything_of(catalog)
+            if not is_shown:
+                assert all(before == everything_of(catalog) for _ in amendment.abandon())
+                continue
+            edit(tables, edits)
+            before = naive_everything_of(tables)
+            catalog.show(amendment)
+            assert before == everything_of(catalog)
+            assert all(before == everything_of(catalog) for _ in catalog.settle(amendment))
+        built = built_from(tables)
+        assert before == everything_of(catalog)
+        assert built.counts() == catalog.counts()
+        assert cells_in(built) == cells_in(catalog)
+
+
+@given(some_rows)
+def test_dismantled_it_is_empty(snapshot: list[tuple[str, Row]]) -> None:
+    """A catalog that was dismantled knows nothing and keeps nothing."""
+    tables: Tables = {}
+    edit(tables, [(True, row) for row in snapshot])
+    catalog = built_from(tables)
+    for _ in catalog.dismantle():
+        pass
     assert everything_of(Catalog()) == everything_of(catalog)
     assert set(catalog.counts().values()) == {0}
+    assert cells_in(catalog) == 0
+
+
+def test_a_changed_product_is_one_changed_cell() -> None:
+    """However many keys hang on a row, one cell is written when it changes."""
+    catalog = whole_catalog()
+    for number in range(1000):
+        catalog.put(MAPPER, {"tenant_id": "t", "appcred_id": f"k{number}", "app_id": "a", "apiprdt_id": "p"})
+    amendment = catalog.amend()
+    amendment.put(PRODUCTS, {"tenant_id": "t", "id": "p", "name": "silver"})
+    assert len(amendment.staged) == 1
+    catalog.show(amendment)
+    assert {"silver"} == {info.api_product for info in catalog.developers("t", ["k", "k0", "k999"]).values()}
+    steps = sum(1 for _ in catalog.settle(amendment))
+    assert steps == 2
+    assert catalog.developer("t", "k7").api_product == "silver"
+
+
+def test_nothing_in_it_concerns_the_garbage_collector() -> None:
+    """A catalog of many rows has hardly more objects for the collector to look at than an empty one."""
+    gc.collect()
+    before = len(gc.get_objects())
+    catalog = Catalog()
+    for number in range(3000):
+        tenant = str(number % 500)
+        catalog.put(SCOPES, {"id": f"s{number}", "scope": tenant, "org": f"o{number}", "env": "e"})
+        catalog.put(DEVELOPERS, {"tenant_id": tenant, "id": f"d{number}", "username": "ada"})
+        catalog.put(APPS, {"tenant_id": tenant, "id": f"a{number}", "name": "weather", "developer_id": f"d{number}"})
+        key = {"tenant_id": tenant, "appcred_id": f"k{number}", "app_id": f"a{number}", "apiprdt_id": "p"}
+        catalog.put(MAPPER, key)
+    gc.collect()
+    assert len(gc.get_objects()) - before < 100
+    assert catalog.counts()[MAPPER] == 3000
 
 
 def whole_catalog() -> Catalog:
@@ -217,6 +310,11 @@ def test_unknown_tables_are_ignored() -> None:
     catalog.put(APPS, {"tenant_id": "v"})
     catalog.remove(APPS, {"tenant_id": "t"})
     catalog.remove(SCOPES, {})
+    catalog.put(SCOPES, {"scope": "t", "org": "acme", "env": "prod"})
+    amendment = catalog.amend()
+    amendment.remove(APPS, {"tenant_id": "t", "id": "b"})
+    amendment.put("kms.company_developer", {"tenant_id": "t", "id": "d"})
+    assert amendment.staged == {}
     catalog.remove(MAPPER, {"tenant_id": "t"})
     catalog.remove(APPS, {"tenant_id": "unheard of", "id": "a"})
     assert before == catalog.counts()

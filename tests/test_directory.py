@@ -14,7 +14,7 @@ from twisted.logger import LogEvent, LogLevel
 from axcollector.core.errors import LookupFailed, NotReady, Rejected
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
 from axcollector.registry import Registry
-from axcollector.sync.directory import CachedDirectory, Directory, RegistryDirectory
+from axcollector.sync.directory import IDS_A_TURN, CachedDirectory, Directory, RegistryDirectory
 from axcollector.sync.events import Snapshot
 from axcollector.sync.listener import SyncListener
 from tests.fakes import HeldThread, SameThread, result_of
@@ -22,7 +22,7 @@ from tests.fakes import HeldThread, SameThread, result_of
 
 def cached(listener: SyncListener) -> Directory:
     """A directory that asks the catalog."""
-    return CachedDirectory(listener)
+    return CachedDirectory(cast("Any", Clock()), listener)
 
 
 def uncached(listener: SyncListener) -> Directory:
@@ -94,7 +94,7 @@ def test_the_cached_one_waits_for_nothing(tmp_path: Path) -> None:
     worker = HeldThread()
     listener = SyncListener(cast("Any", Clock()), worker)
     listener.startService()
-    directory = CachedDirectory(listener)
+    directory = CachedDirectory(cast("Any", Clock()), listener)
     listener.snapshot_received(Snapshot("1", a_registry(tmp_path / "1.db")))
     assert not directory.ready()
     worker.step()
@@ -102,6 +102,27 @@ def test_the_cached_one_waits_for_nothing(tmp_path: Path) -> None:
     assert ask(directory.tenant_for_scope("s")).organization == "acme"
     worker.step()
     assert ask(directory.tenant_for_scope("s")).organization == "other"
+
+
+def test_very_many_client_ids_take_turns(tmp_path: Path) -> None:
+    """A batch of more client ids than one turn allows gets all of them, and lets others have theirs meanwhile."""
+    clock = Clock()
+    listener = a_listener()
+    directory = CachedDirectory(cast("Any", clock), listener)
+    listener.snapshot_received(Snapshot("1", a_registry(tmp_path / "r.db")))
+    tenant = Tenant("t", "acme", "prod")
+    client_ids = [*map(str, range(IDS_A_TURN)), "k"]
+    known = defer.ensureDeferred(directory.developers(tenant, client_ids))
+    assert not known.called
+    clock.advance(0)
+    found = result_of(known)
+    assert client_ids == list(found)
+    assert found["k"].developer == "ada"
+    cancelled = defer.ensureDeferred(directory.developers(tenant, client_ids))
+    cancelled.cancel()
+    with pytest.raises(defer.CancelledError):
+        result_of(cancelled)
+    assert clock.getDelayedCalls() == []
 
 
 def test_the_uncached_one_asks_each_time(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel
 
-from axcollector.core.catalog import DEVELOPERS, PRODUCTS, SCOPES, Catalog, Row
+from axcollector.core.catalog import Catalog
 from axcollector.core.model import DeveloperInfo, Tenant
+from axcollector.core.tables import DEVELOPERS, PRODUCTS, SCOPES, Row
 from axcollector.registry import Registry
 from axcollector.sync.events import Change, ChangeList, Operation, Snapshot
-from axcollector.sync.listener import CHANGES_A_TURN, SyncListener
+from axcollector.sync.listener import CHANGES_A_TURN, STEPS_A_TURN, SyncListener
 from tests.conftest import LoggedFailures
 from tests.fakes import HeldThread, SameThread, result_of
 
@@ -50,6 +51,15 @@ def shown_by(listener: SyncListener) -> set[str]:
     catalog = listener.catalog
     assert catalog is not None
     return {scope for scope in "abcde" if catalog.tenant_of_scope(scope) is not None}
+
+
+def take_a_turn(clock: Clock) -> None:
+    """Make the one call that is due, but not those that it asks for, as `advance` would."""
+    (call,) = clock.getDelayedCalls()
+    assert call.getTime() == clock.seconds()
+    clock.calls.remove(call)
+    call.called = 1
+    call.func()
 
 
 def errors_in(events: list[LogEvent]) -> list[str]:
@@ -229,21 +239,61 @@ def test_changes_before_any_snapshot_are_ignored(log_events: list[LogEvent]) -> 
 
 
 def test_long_change_lists_leave_the_reactor_its_turn(tmp_path: Path) -> None:
-    """A long change list is applied a slice a turn; what follows it waits."""
+    """A long change list is taken a slice a turn, and seen whole or not at all; what follows it waits."""
     clock = Clock()
     listener = started(SameThread(), clock)
     result_of(listener.snapshot_received(Snapshot("1", registry_of(tmp_path / "r.db"))))
-    changes = [Change(INSERT, SCOPES, scope_row(str(number))) for number in range(2 * CHANGES_A_TURN + 1)]
+    changes = [Change(INSERT, SCOPES, scope_row(str(number))) for number in range(3 * STEPS_A_TURN)]
     applied = listener.changes_received(ChangeList(changes))
     after = listener.changes_received(insert_scope("a"))
     catalog = listener.catalog
     assert catalog is not None
-    assert catalog.counts()[SCOPES] == CHANGES_A_TURN
-    assert len(clock.getDelayedCalls()) == 1
-    assert not after.called
-    clock.advance(0)
-    assert catalog.counts()[SCOPES] == 2 * CHANGES_A_TURN + 2
+    seen = []
+    while not applied.called:
+        seen.append(sum(catalog.tenant_of_scope(str(number)) is not None for number in range(len(changes))))
+        assert not after.called
+        take_a_turn(clock)
+    assert {0, len(changes)} == set(seen)
+    assert seen.count(0) == len(changes) // CHANGES_A_TURN - 1
+    assert seen.count(len(changes)) >= 6
     assert [result_of(applied), result_of(after)] == [True, True]
+    assert {"a"} == shown_by(listener)
+
+
+def test_a_list_that_turns_out_invalid_changes_nothing(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """One bad change at the end of a long list keeps the whole list out; the next one is taken."""
+    clock = Clock()
+    listener = started(SameThread(), clock)
+    result_of(listener.snapshot_received(Snapshot("1", registry_of(tmp_path / "r.db", "a"))))
+    changes: list[Any] = [Change(DELETE, SCOPES, None, scope_row("a")), *[Change(INSERT, SCOPES, scope_row("b"))] * 999]
+    ignored = listener.changes_received(ChangeList([*changes, None]))
+    after = listener.changes_received(insert_scope("c"))
+    while clock.getDelayedCalls():
+        clock.advance(0)
+    assert not result_of(ignored)
+    assert result_of(after)
+    assert {"a", "c"} == shown_by(listener)
+    assert [event["problem"] for event in log_events if "problem" in event] == ["not a Change: NoneType (change 1000)"]
+
+
+def test_without_caching_there_is_no_catalog(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """Snapshots say which file to ask, and name the tenants that cannot be; change lists have nothing to change."""
+    path = registry_of(tmp_path / "r.db", "a")
+    connection = sqlite3.connect(path)
+    connection.execute("INSERT INTO data_scope VALUES ('b', 't', ?, 'e')", ["x" * 200])
+    connection.commit()
+    connection.close()
+    listener = SyncListener(cast("Any", Clock()), SameThread(), caching=False)
+    listener.startService()
+    assert not result_of(listener.changes_received(insert_scope("c")))
+    assert result_of(listener.snapshot_received(Snapshot("1", path)))
+    assert listener.catalog is None
+    assert path == listener.registry
+    assert result_of(listener.changes_received(insert_scope("c")))
+    assert len(errors_in(log_events)) == 2
+    assert result_of(listener.snapshot_received(Snapshot("2", registry_of(tmp_path / "2.db"))))
+    listener.stopService()
+    assert str(tmp_path / "2.db") == listener.registry
 
 
 def test_refused_tenants_are_told_once(tmp_path: Path, log_events: list[LogEvent]) -> None:

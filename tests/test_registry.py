@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 
-from axcollector.core.catalog import COLUMNS, COMPANIES, SCOPES, Catalog, Row
+from axcollector.core.catalog import Catalog
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
-from axcollector.registry import Key, Registry, Scope
-from axcollector.registry_file import table_of
-from tests.test_catalog import LONG, PRIMARY_KEYS, Tables, everything_of, put, some_rows
+from axcollector.core.tables import COLUMNS, COMPANIES, KEYS, SCOPES, Row, short_name
+from axcollector.registry import IDS_A_QUESTION, Key, Registry, Scope
+from tests.test_catalog import LONG, Tables, everything_of, put, some_rows
 
 FOREIGN = """
     CREATE TABLE API_PRODUCT (id text, Tenant_Id text, name text, quota_interval int, PRIMARY KEY (tenant_id, id));
@@ -41,8 +41,8 @@ def execute(path: Path, script: str) -> None:
 def nullable(path: Path) -> None:
     """Make the tables as foreign files have them: keys may be null."""
     tables = (
-        f"CREATE TABLE {table_of(table)} ({', '.join(f'{column} text' for column in columns)},"
-        f" PRIMARY KEY ({', '.join(PRIMARY_KEYS[table])}));"
+        f"CREATE TABLE {short_name(table)} ({', '.join(f'{column} text' for column in columns)},"
+        f" PRIMARY KEY ({', '.join(KEYS[table])}));"
         for table, columns in COLUMNS.items()
     )
     execute(path, "".join(tables))
@@ -78,7 +78,7 @@ def test_registry_and_catalog_agree(tmp_path_factory: pytest.TempPathFactory, ro
         for row in by_key.values():
             marks = ", ".join("?" * len(row))
             connection.execute(
-                f"INSERT INTO {table_of(table)} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
+                f"INSERT INTO {short_name(table)} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())
             )
     connection.commit()
     connection.close()
@@ -337,3 +337,23 @@ def test_texts_that_are_no_utf8(tmp_path: Path) -> None:
     with Registry.open(path) as registry:
         assert [dict(row)["username"] for row in registry.rows("kms.developer")] == ["\ufffd"]
         assert registry.tenant_of_scope(scope.id) == scope.tenant
+
+
+def test_a_batch_is_one_question(tmp_path: Path) -> None:
+    """However many client ids a batch has, they are asked for at once; in few different questions, prepared once."""
+    with Registry.create(str(tmp_path / "r.db")) as registry:
+        registry.add_scope("acme", "prod", "s", "t")
+        registry.add_key("s", "k\0l", product="gold", app="weather", developer="ada")
+        questions: list[str] = []
+        registry._connection.set_trace_callback(lambda text: questions.append(text) if "appcred_id" in text else None)
+        for size in (1, 2, 3, 50, 100, 127, 128, 500):
+            asked = ["k\0l", *(f"{number}" for number in range(size - 1))]
+            before = len(questions)
+            known = registry.developers("t", asked)
+            assert len(questions) == before + 1
+            assert set(asked) == set(known)
+            assert [client_id for client_id, info in known.items() if info != NO_DEVELOPER] == ["k\0l"]
+        before = len(questions)
+        known = registry.developers("t", [str(number) for number in range(IDS_A_QUESTION + 1)])
+        assert len(questions) == before + 2
+        assert len(known) == IDS_A_QUESTION + 1

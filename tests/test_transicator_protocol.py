@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axcollector.core.catalog import APPS, MAPPER, PRODUCTS, SCOPES
 from axcollector.core.errors import SyncFailed
+from axcollector.core.tables import APPS, MAPPER, PRODUCTS, SCOPES
 from axcollector.sync.events import Operation
 from axcollector.sync.transicator_protocol import (
     UNCHANGED_TOAST,

@@ -14,8 +14,8 @@ from twisted.internet import defer
 from twisted.logger import LogEvent, LogLevel
 from twisted.web.http import Request
 
-from axcollector.core.catalog import COLUMNS
 from axcollector.core.model import DeveloperInfo, Tenant
+from axcollector.core.tables import COLUMNS
 from axcollector.disk import AppendFile, Disk
 from axcollector.registry import Registry
 from axcollector.sync.events import Operation, Snapshot

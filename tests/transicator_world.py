@@ -9,10 +9,9 @@ from treq.testing import RequestTraversalAgent
 from twisted.internet import defer
 from twisted.internet.task import Clock
 
-from axcollector.core.catalog import COLUMNS
 from axcollector.core.retry import Backoff
+from axcollector.core.tables import COLUMNS, short_name
 from axcollector.disk import AppendFile, Disk
-from axcollector.registry_file import table_of
 from axcollector.services import Worker
 from axcollector.stores.transfer import Transfer
 from axcollector.sync.events import ChangeList, Snapshot
@@ -217,7 +216,7 @@ class World:
             return {
                 table: {
                     tuple(value or "" for value in row)
-                    for row in connection.execute(f"SELECT {', '.join(columns)} FROM {table_of(table)}")
+                    for row in connection.execute(f"SELECT {', '.join(columns)} FROM {short_name(table)}")
                 }
                 for table, columns in COLUMNS.items()
             }

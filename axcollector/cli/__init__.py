@@ -1,24 +1,29 @@
 """The `axcollector` command: scopes and keys in the registry, and a demo of the service.
 
 A group of subcommands is a module, loaded when it is asked for, with an `Options` class for the group and one for
-each subcommand, which has a `run`. The exit status is 0, or 1 where the work failed, or 2 where it was called wrongly;
-an error is one line on stderr that says what to do. What a script wants goes to stdout, the rest to stderr.
+each subcommand, which has a `run`. The exit status is 0, or 1 where the work failed, or 2 where it was called wrongly,
+or 130 after Ctrl-C; an error is one line on stderr that says what to do. What a script wants goes to stdout, the rest
+to stderr.
 """
 
 # ruff: noqa: N815 - Twisted's names
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Final, Protocol, cast
 
 from twisted.python import reflect, usage
 
-from axcollector.cli.options import CommandOptions, printable
+from axcollector.cli.interrupts import Interrupted
+from axcollector.cli.options import COMPLETION, CommandOptions, printable
 from axcollector.core.errors import AxcollectorError
 
 FAILED: Final = 1
 CALLED_WRONGLY: Final = 2
+SIGNALLED: Final = 128
+"""With a signal's number added, the exit status of what was interrupted, as shells have it."""
 
 
 class Runnable(Protocol):
@@ -42,27 +47,43 @@ class Options(CommandOptions):
     subCommands: ClassVar[list[Any]] = [
         ["scope", None, _lazily("axcollector.cli.scope.ScopeOptions"), "The ids by which clients name a tenant"],
         ["key", None, _lazily("axcollector.cli.key.KeyOptions"), "Whose a record's client_id is"],
+        ["import", None, _lazily("axcollector.cli.transfer.ImportOptions"), "Put the rows of a file into the registry"],
+        ["export", None, _lazily("axcollector.cli.transfer.ExportOptions"), "Write the registry's rows to a file"],
         ["demo", None, _lazily("axcollector.cli.demo.DemoOptions"), "See the service at work in a few seconds"],
+        ["completion", None, _lazily("axcollector.cli.completion.CompletionOptions"), "Set up the shell's Tab key"],
     ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console command, of these arguments or the process's; raises `SystemExit` unless the status is 0."""
+    if sys.stderr is None:  # whoever has closed it wants to hear nothing
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
     options = Options()  # type: ignore[no-untyped-call]
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        options.parseOptions(list(sys.argv[1:] if argv is None else argv))
+        if COMPLETION in words[-2:-1]:
+            from axcollector.cli.completion import answer  # noqa: PLC0415 - seldom needed
+
+            sys.stdout.write(answer(options, words))
+            return
+        options.parseOptions(words)
         _chosen(options).run()
-        sys.stdout.flush()
+        print(end="", flush=True)
     except usage.UsageError as exc:
         problem = str(exc)
         _complain(f"{problem[:1].lower()}{problem[1:].rstrip('.')}; see `{' '.join(_names(options))} --help`")
         sys.exit(CALLED_WRONGLY)
-    except BrokenPipeError:  # whoever reads our output has had enough; what is left goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever reads our output has had enough
+        _close_output()
         sys.exit(FAILED)
     except (AxcollectorError, OSError) as exc:
         _complain(str(exc))
+        _close_output()
         sys.exit(FAILED)
+    except KeyboardInterrupt as exc:
+        _complain(str(exc) or "interrupted")
+        _close_output()
+        sys.exit(SIGNALLED + (exc.number if isinstance(exc, Interrupted) else signal.SIGINT))
 
 
 def _chosen(options: usage.Options) -> Runnable:
@@ -84,6 +105,14 @@ def _names(options: usage.Options) -> list[str]:
         names.append(current.subCommand)
         current = current.subOptions
     return names
+
+
+def _close_output() -> None:
+    """What stdout does not take goes nowhere, or the interpreter would try again at its end, and complain."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(problem: str) -> None:

@@ -21,7 +21,7 @@ from twisted.python import usage
 from twisted.python.failure import Failure
 
 from axcollector.cli.demo_run import Demo, Plan
-from axcollector.cli.options import CommandOptions
+from axcollector.cli.options import CommandOptions, free_texts
 
 DIRECTORY: Final = "axcollector-demo"
 RECORDS: Final = 6000
@@ -44,7 +44,7 @@ class DemoOptions(CommandOptions):
         ["directory", "d", None, f"An empty or new directory; without it ./{DIRECTORY}, or ./{DIRECTORY}-2 and so on"],
         ["records", "n", str(RECORDS), f"How many records to send, 1 to {MAX_RECORDS}"],
     ]
-    compData = usage.Completions(optActions={"directory": usage.CompleteDirs()})
+    compData = usage.Completions(optActions={"directory": usage.CompleteDirs(), **free_texts("records")})
 
     def postOptions(self) -> None:
         """A number of records is one."""

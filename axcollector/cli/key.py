@@ -3,19 +3,18 @@
 # ruff: noqa: N815 - Twisted's names
 
 import dataclasses
-import sys
 from typing import Any, ClassVar, Final
 
 from twisted.python import usage
 
-from axcollector.cli.options import CommandOptions, ListOptions, RegistryOptions
-from axcollector.registry import Key
+from axcollector.cli.options import CommandOptions, ListOptions, ObjectOptions, free_texts
+from axcollector.registry import Key, Registry
 
 COLUMNS: Final = tuple(field.name for field in dataclasses.fields(Key))
 """What `list` shows of a key."""
 
 
-class AddOptions(RegistryOptions):
+class AddOptions(ObjectOptions):
     """Options of `key add`."""
 
     longdesc = (
@@ -32,6 +31,7 @@ class AddOptions(RegistryOptions):
         ["email", "e", None, "The developer's e-mail; one that is known already gets this one"],
         ["company", None, None, "The name of the app's company, where it is a company's"],
     ]
+    compData = usage.Completions(optActions=free_texts("product", "app", "developer", "email", "company"))
 
     def postOptions(self) -> None:
         """A key is of no use without a product, an app, and whose it is."""
@@ -47,7 +47,7 @@ class AddOptions(RegistryOptions):
 
     def run(self) -> None:
         """Add it; the client id goes to stdout."""
-        with self.open_registry() as registry:
+        with self.open_registry(Registry) as registry:
             key = registry.add_key(
                 self["scope"],
                 self["client_id"],
@@ -57,7 +57,7 @@ class AddOptions(RegistryOptions):
                 email=self["email"] or "",
                 company=self["company"] or "",
             )
-        sys.stdout.write(f"{key.client_id}\n")
+        self.write(dataclasses.asdict(key), f"{key.client_id}\n")
 
 
 class KeyListOptions(ListOptions):
@@ -68,12 +68,12 @@ class KeyListOptions(ListOptions):
 
     def run(self) -> None:
         """List them."""
-        with self.open_registry() as registry:
+        with self.open_registry(Registry) as registry:
             keys = registry.keys(self["scope"])
         self.write(COLUMNS, [dataclasses.asdict(key) for key in keys])
 
 
-class RemoveOptions(RegistryOptions):
+class RemoveOptions(ObjectOptions):
     """Options of `key remove`."""
 
     longdesc = (
@@ -85,11 +85,14 @@ class RemoveOptions(RegistryOptions):
         ["product", "p", None, "Only with this API product"],
         ["app", "a", None, "Only with this app"],
     ]
+    compData = usage.Completions(optActions=free_texts("product", "app"))
 
     def run(self) -> None:
         """Remove it."""
-        with self.open_registry() as registry:
-            registry.remove_key(self["scope"], self["client_id"], self["product"], self["app"])
+        with self.open_registry(Registry) as registry:
+            count = registry.remove_key(self["scope"], self["client_id"], self["product"], self["app"])
+        only = {name: self[name] for name in ("product", "app") if self[name] is not None}
+        self.write({"scope": self["scope"], "client_id": self["client_id"], **only, "removed": count})
 
 
 class KeyOptions(CommandOptions):
@@ -101,4 +104,3 @@ class KeyOptions(CommandOptions):
         ["list", None, KeyListOptions, "List the keys"],
         ["remove", None, RemoveOptions, "Remove a key"],
     ]
-    compData = usage.Completions(extraActions=[usage.CompleteList([each[0] for each in subCommands])])

@@ -2,25 +2,46 @@
 
 # ruff: noqa: N815 - Twisted's names
 
+import errno
 import getopt
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from twisted.python import usage
 
 from axcollector import __version__
 from axcollector.core.errors import RegistryError
 from axcollector.registry import Registry
+from axcollector.registry_file import RegistryFile
 
 if TYPE_CHECKING:
     from axcollector.config import Config
 
-_COMPLETION = "--_shell-completion"
+COMPLETION: Final = "--_shell-completion"
 """Stands before the last argument when the shell asks what could come next."""
+
+AnyRegistry = TypeVar("AnyRegistry", bound=RegistryFile)
+
+
+class Choices(usage.CompleteList):
+    """Completes one of some words.
+
+    Attributes:
+        items: The words.
+    """
+
+    def __init__(self, items: Sequence[str]) -> None:
+        super().__init__(list(items))  # type: ignore[no-untyped-call]
+        self.items = tuple(items)
+
+
+def free_texts(*names: str) -> dict[str, usage.Completer]:
+    """The completers of options whose values nobody can guess; without one, files are offered."""
+    return {name: usage.Completer() for name in names}
 
 
 class CommandOptions(usage.Options):
@@ -60,7 +81,7 @@ class CommandOptions(usage.Options):
     def parseOptions(self, options: Sequence[str] | None = None) -> None:
         """Parse; where there are no subcommands, with the options moved before the arguments, as Twisted wants them."""
         given = list(options or ())
-        if not hasattr(self, "subCommands") and _COMPLETION not in given:
+        if not hasattr(self, "subCommands") and COMPLETION not in given:
             try:
                 found, arguments = getopt.gnu_getopt(given, self.shortOpt, self.longOpt)
             except getopt.GetoptError as exc:
@@ -78,6 +99,7 @@ class CommandOptions(usage.Options):
 class RegistryOptions(CommandOptions):
     """Options of a subcommand on the registry."""
 
+    only_reads: ClassVar[bool] = False
     optParameters: ClassVar[list[Any]] = [
         ["config", "c", None, "The collector's configuration, which says where its registry is"],
         ["registry", "r", None, "The registry's file; without either, ./axcollector-data/registry.db"],
@@ -102,7 +124,7 @@ class RegistryOptions(CommandOptions):
         """The newest file of the transicator source, for who only reads it."""
         from axcollector.sync.transicator_files import newest_registry  # noqa: PLC0415 - for these configurations only
 
-        if not isinstance(self, ListOptions):
+        if not self.only_reads:
             raise RegistryError("nothing was changed: with sync: transicator the registry is a copy of the servers'")
         directory = os.path.dirname(config.registry_file)
         newest = newest_registry(directory, config.apigeesync_cluster_id or "")
@@ -110,34 +132,57 @@ class RegistryOptions(CommandOptions):
             raise RegistryError(f"there is no registry in {directory} yet: no snapshot has been taken")
         return newest
 
-    def open_registry(self) -> Registry:
+    def open_registry(self, kind: type[AnyRegistry]) -> AnyRegistry:
         """The registry, which must be there."""
         path = self.path()
         if not os.path.exists(path):
             how = "name it with --registry or --config, or make one with `axcollector scope add`"
             raise RegistryError(f"there is no registry {path}; {how}")
-        return Registry.open(path)
+        return kind.open(path)
 
     def create_registry(self) -> Registry:
         """The registry, which is made where it is missing."""
         return Registry.create(self.path())
 
 
+class ObjectOptions(RegistryOptions):
+    """Options of a subcommand that does one thing."""
+
+    optFlags: ClassVar[list[Any]] = [["json", "j", "Write what was done as one JSON object"]]
+
+    def write(self, done: Mapping[str, object], text: str = "") -> None:
+        """Write what was done to stdout: as JSON, or as a text, which may be empty."""
+        write_out(json.dumps(done, indent=2) + "\n" if self["json"] else text)
+
+
 class ListOptions(RegistryOptions):
     """Options of a subcommand that lists something."""
 
+    only_reads = True
     optFlags: ClassVar[list[Any]] = [["json", "j", "Write one JSON array of objects"]]
 
     def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
         """Write rows to stdout: as JSON, or as a table with a head."""
         if self["json"]:
-            sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+            write_out(json.dumps(rows, indent=2) + "\n")
             return
         lines = [list(columns), *([printable(row[column]) for column in columns] for row in rows)]
         widths = [max(map(len, texts)) for texts in zip(*lines, strict=True)]
-        for line in lines:
-            padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
-            sys.stdout.write("  ".join(padded).rstrip() + "\n")
+        padded = ((text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in lines)
+        write_out("".join("  ".join(line).rstrip() + "\n" for line in padded))
+
+
+def write_out(text: str) -> None:
+    """Write to stdout, at once; what goes wrong there says where."""
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, "standard output") from exc
 
 
 def printable(text: str) -> str:

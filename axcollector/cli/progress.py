@@ -1,4 +1,7 @@
-"""A progress bar: on a terminal one line that is drawn again, elsewhere a line a quarter of the way."""
+"""A progress bar: on a terminal one line that is drawn again, elsewhere a line a quarter of the way.
+
+Where nobody knows how far the way is, there is no bar, and elsewhere than on a terminal nothing.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +21,7 @@ class Progress:
         self,
         stream: TextIO,
         label: str,
-        total: int,
+        total: int | None,
         unit: str,
         seconds: Callable[[], float],
         *,
@@ -29,7 +32,7 @@ class Progress:
         Args:
             stream: Where it is shown.
             label: What is under way, in a word.
-            total: How many units there are, at least 1.
+            total: How many units there are, or None where nobody knows.
             unit: What they are called, in the plural.
             seconds: Tells the time.
             with_rate: Whether the rate says anything.
@@ -73,11 +76,12 @@ class Progress:
     def reach(self, done: int) -> None:
         """So many are done now."""
         self.done = done
-        if done >= self._total and self._ended is None:
+        is_complete = self._total is not None and done >= self._total
+        if is_complete and self._ended is None:
             self._ended = self._seconds()
         if not self._terminal:
             self._say_quarter()
-        elif done >= self._total or self._seconds() - self._drawn_at >= _REDRAW_SECONDS:
+        elif is_complete or self._seconds() - self._drawn_at >= _REDRAW_SECONDS:
             self._draw()
 
     def close(self) -> None:
@@ -90,7 +94,7 @@ class Progress:
             self._quarters = _QUARTERS
 
     def _say_quarter(self) -> None:
-        quarters = min(_QUARTERS, self.done * _QUARTERS // self._total)
+        quarters = self._share_of(_QUARTERS)
         if quarters > self._quarters:
             self._quarters = quarters
             self._stream.write(self._text("") + "\n")
@@ -98,17 +102,29 @@ class Progress:
 
     def _draw(self) -> None:
         self._drawn_at = self._seconds()
-        full, empty = self._signs()
-        filled = min(_CELLS, self.done * _CELLS // self._total)
         columns = shutil.get_terminal_size().columns - 1
-        line = self._text(full * filled + empty * (_CELLS - filled) + "  ")[:columns]
+        line = self._text(self._bar())[:columns]
         # Back to the line's start, and clear what a longer text left behind.
         self._stream.write(f"\r{line}\x1b[K")
         self._stream.flush()
 
     def _text(self, bar: str) -> str:
         rate = f"  {self.rate:,.0f}/s" if self.done and self._with_rate else ""
-        return f"{self._label:<{_LABEL_CELLS}}{bar}{self.done:,} of {self._total:,} {self._unit}{rate}"
+        of = "" if self._total is None else f" of {self._total:,}"
+        return f"{self._label:<{_LABEL_CELLS}}{bar}{self.done:,}{of} {self._unit}{rate}"
+
+    def _bar(self) -> str:
+        if self._total is None:
+            return ""
+        full, empty = self._signs()
+        filled = self._share_of(_CELLS)
+        return full * filled + empty * (_CELLS - filled) + "  "
+
+    def _share_of(self, parts: int) -> int:
+        """How many of the parts are done; of nothing, all are."""
+        if self._total is None:
+            return 0
+        return min(parts, self.done * parts // self._total) if self._total else parts
 
     def _signs(self) -> tuple[str, str]:
         """What stands for done and not done, in what the stream can write."""

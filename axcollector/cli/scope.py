@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Final
 
 from twisted.python import usage
 
-from axcollector.cli.options import CommandOptions, ListOptions, RegistryOptions
+from axcollector.cli.options import CommandOptions, ListOptions, ObjectOptions, free_texts
+from axcollector.registry import Registry, Scope
 
 COLUMNS: Final = ("scope", "organization", "environment", "tenant_id")
 """What `list` shows of a scope."""
@@ -19,12 +20,13 @@ _EXAMPLE_BODY: Final = {"records": [{"client_received_start_timestamp": 1_700_00
 _EVERYWHERE: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - addresses to recognise, not to listen on
 
 
-class AddOptions(RegistryOptions):
+class AddOptions(ObjectOptions):
     """Options of `scope add`."""
 
     longdesc = "Adds a scope and prints its id. Example: axcollector scope add acme prod"
     required = ("org", "env")
     optParameters: ClassVar[list[Any]] = [["id", None, None, "Its id; by default a new UUID"]]
+    compData = usage.Completions(optActions=free_texts("id"))
 
     def postOptions(self) -> None:
         """An id is to fit into a URL as it is."""
@@ -36,8 +38,7 @@ class AddOptions(RegistryOptions):
         config = self.config()
         with self.create_registry() as registry:
             scope = registry.add_scope(self["org"], self["env"], self["id"])
-        sys.stdout.write(f"{scope.id}\n")
-        sys.stdout.flush()
+        self.write(_shown(scope), f"{scope.id}\n")
         sys.stderr.write(f"Try it:\n  {curl_line(config.listen[0], config.base_path, scope.id)}\n")
 
 
@@ -48,13 +49,12 @@ class ScopeListOptions(ListOptions):
 
     def run(self) -> None:
         """List them."""
-        with self.open_registry() as registry:
+        with self.open_registry(Registry) as registry:
             scopes = registry.scopes()
-        rows = [(each.id, each.tenant.organization, each.tenant.environment, each.tenant.id) for each in scopes]
-        self.write(COLUMNS, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        self.write(COLUMNS, [_shown(each) for each in scopes])
 
 
-class RemoveOptions(RegistryOptions):
+class RemoveOptions(ObjectOptions):
     """Options of `scope remove`."""
 
     longdesc = (
@@ -65,8 +65,9 @@ class RemoveOptions(RegistryOptions):
 
     def run(self) -> None:
         """Remove it."""
-        with self.open_registry() as registry:
+        with self.open_registry(Registry) as registry:
             registry.remove_scope(self["scope"])
+        self.write({"scope": self["scope"], "removed": 1})
 
 
 class ScopeOptions(CommandOptions):
@@ -78,7 +79,12 @@ class ScopeOptions(CommandOptions):
         ["list", None, ScopeListOptions, "List the scopes"],
         ["remove", None, RemoveOptions, "Remove a scope"],
     ]
-    compData = usage.Completions(extraActions=[usage.CompleteList([each[0] for each in subCommands])])
+
+
+def _shown(scope: Scope) -> dict[str, str]:
+    """A scope under the names of `COLUMNS`."""
+    row = (scope.id, scope.tenant.organization, scope.tenant.environment, scope.tenant.id)
+    return dict(zip(COLUMNS, row, strict=True))
 
 
 def curl_line(endpoint: str, base_path: str, scope: str) -> str:

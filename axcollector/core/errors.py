@@ -15,6 +15,8 @@
      │    ├── TokenRefused       it does not know our token (401)
      │    ├── SnapshotTooOld     it has forgotten what happened since our snapshot
      │    └── AnswerTooLong      its answer is longer than we take
+     ├── BadRow                  a line of text is no row of the registry
+     ├── TransferFailed          a file could not be imported or exported
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
           └── Paused             somebody is unavailable; costs no attempt
                ├── EndpointUnavailable   the signer or a store host
@@ -166,6 +168,14 @@ class SnapshotTooOld(SyncFailed):
 
 class AnswerTooLong(SyncFailed):
     """An answer is longer than what is taken into memory; less is to be asked for at a time."""
+
+
+class BadRow(AxcollectorError):
+    """A line of text is no row of the registry; the message says why, and what is allowed, as what follows "it"."""
+
+
+class TransferFailed(AxcollectorError):
+    """A file could not be imported or exported; the message names it, and what has been done: nothing."""
 
 
 class UploadFailed(AxcollectorError):

@@ -6,10 +6,12 @@ registry file of the last snapshot each time, in a worker's thread, for those wh
 
 import os
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from twisted.application.service import Service
-from twisted.internet import defer
+from twisted.internet import defer, task
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from axcollector.core.catalog import Catalog
@@ -21,6 +23,12 @@ from axcollector.sync.listener import SyncListener
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+IDS_A_TURN = 2000
+"""So many client ids are looked up before the reactor gets its turn: some milliseconds, where memory is slow."""
+
+_BUSY_TIMEOUT_SECONDS = 1.0
+"""How long a question waits for somebody who locks the file; all others wait behind it, and their clients with them."""
 
 
 class Directory(Protocol):
@@ -58,9 +66,16 @@ class Directory(Protocol):
 
 
 class CachedDirectory:
-    """Answers from the listener's catalog, at once."""
+    """Answers from the listener's catalog: at once, but for batches of very many client ids, which take some turns."""
 
-    def __init__(self, listener: SyncListener) -> None:
+    def __init__(self, clock: IReactorTime, listener: SyncListener) -> None:
+        """Prepare.
+
+        Args:
+            clock: What gives the reactor its turn.
+            listener: Keeps the catalog.
+        """
+        self._clock = clock
         self._listener = listener
 
     def ready(self) -> bool:
@@ -78,8 +93,13 @@ class CachedDirectory:
 
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
         """As `Directory.developers`."""
-        catalog = self._catalog()
-        return {client_id: catalog.developer(tenant.id, client_id) for client_id in client_ids}
+        known: dict[str, DeveloperInfo] = {}
+        ids = iter(client_ids)
+        while piece := list(islice(ids, IDS_A_TURN)):
+            if known:
+                await task.deferLater(self._clock, 0)
+            known.update(self._catalog().developers(tenant.id, piece))
+        return known
 
     def _catalog(self) -> Catalog:
         catalog = self._listener.catalog
@@ -166,7 +186,7 @@ class _Connection:
         identity = (path, facts.st_dev, facts.st_ino)
         if self._registry is None or self._identity != identity:
             self.close()
-            self._registry = Registry.open(path)
+            self._registry = Registry.open(path, _BUSY_TIMEOUT_SECONDS)
             self._identity = identity
         return self._registry
 

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from axcollector.core.catalog import Row
+from axcollector.core.tables import Row
 
 
 class Operation(enum.Enum):
@@ -59,7 +59,10 @@ class ChangeList:
 
 
 def problem_of(event: object) -> str | None:
-    """What makes it impossible to use an event, or None; events come from whoever embeds us."""
+    """What makes it impossible to use an event, or None; events come from whoever embeds us.
+
+    A change list's changes are not looked at, since there may be very many: see `problem_of_change`.
+    """
     if isinstance(event, Snapshot):
         path: object = event.registry
         is_usable = isinstance(path, str) and path and "\0" not in path
@@ -67,13 +70,11 @@ def problem_of(event: object) -> str | None:
     if not isinstance(event, ChangeList):
         return f"neither a Snapshot nor a ChangeList: {type(event).__name__}"
     changes: object = event.changes
-    if not isinstance(changes, Sequence):
-        return "changes that are no sequence"
-    problems = ((at, _problem_of_change(change)) for at, change in enumerate(changes))
-    return next((f"{problem} (change {at})" for at, problem in problems if problem), None)
+    return None if isinstance(changes, Sequence) else "changes that are no sequence"
 
 
-def _problem_of_change(change: object) -> str | None:
+def problem_of_change(change: object) -> str | None:
+    """What makes it impossible to use a change, or None."""
     if not isinstance(change, Change):
         return f"not a Change: {type(change).__name__}"
     operation: object = change.operation
@@ -85,7 +86,7 @@ def _problem_of_change(change: object) -> str | None:
     missing = change.old_row is None if operation is Operation.DELETE else change.new_row is None
     if missing:
         return f"no row to {operation.name}"
-    return next((problem for row in (change.new_row, change.old_row) if (problem := _problem_of_row(row))), None)
+    return _problem_of_row(change.new_row) or _problem_of_row(change.old_row)
 
 
 def _problem_of_row(row: object) -> str | None:

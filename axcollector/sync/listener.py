@@ -5,34 +5,38 @@ catalog, while readers go on with the old one; what comes meanwhile waits behind
 is tried again, ever later; until it can be, nothing behind it is taken, since that builds on it. But a newer
 snapshot makes all before it pointless, back to the first snapshot that waits: they are dropped.
 
-Change lists are applied in the reactor's thread, where the readers are, a slice a turn; a catalog that is replaced
-is taken apart in the worker's thread, since freeing it in one piece would stall the reactor.
+Change lists are applied in the reactor's thread, where the readers are, a slice a turn, and shown to readers all at
+once (`core.amendment`); one that holds something invalid is given up before that. A catalog that is replaced is taken
+apart in the worker's thread, since freeing it in one piece would stall the reactor.
+
+Where nobody wants a catalog (`use_caching: false`), snapshots only say which registry file is to be asked.
 """
 
 from collections import deque
+from collections.abc import Iterator
+from itertools import islice
 
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
-from axcollector.core.catalog import COLUMNS, Catalog
+from axcollector.core.amendment import Amendment
+from axcollector.core.catalog import Catalog
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import Tenant
-from axcollector.registry import Registry
 from axcollector.services import Worker
-from axcollector.sync.events import Change, ChangeList, Operation, Snapshot, problem_of
+from axcollector.sync.events import Change, ChangeList, Operation, Snapshot, problem_of, problem_of_change
+from axcollector.sync.rebuilding import Build, Built, GivenUp, Pace, build, dismantle, examine
 
 CHANGES_A_TURN = 500
-"""How many changes are applied before the reactor gets its turn: about a millisecond."""
+"""How many changes are looked at before the reactor gets its turn: a few milliseconds."""
+STEPS_A_TURN = 2000
+"""How many cells are written before it does: about as long."""
 
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 30.0
 """A snapshot that cannot be read is tried again after the first, then after twice as long, up to the last."""
-
-
-class _Stopped(Exception):
-    """A rebuild was given up, because the listener stops."""
 
 
 class SyncListener(Service):
@@ -45,15 +49,18 @@ class SyncListener(Service):
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, worker: Worker) -> None:
+    def __init__(self, clock: IReactorTime, worker: Worker, *, caching: bool = True) -> None:
         """Prepare.
 
         Args:
             clock: What schedules retries and slices.
             worker: Whose thread reads registry files. It is busy for as long as a rebuild lasts.
+            caching: Whether a catalog is wanted; without, `catalog` stays None.
         """
         self._clock = clock
         self._worker = worker
+        self._build: Build = build if caching else examine
+        self._pace = Pace()
         self._catalog: Catalog | None = None
         self._registry: str | None = None
         self._queue: deque[tuple[Snapshot | ChangeList, defer.Deferred[bool]]] = deque()
@@ -66,12 +73,12 @@ class SyncListener(Service):
 
     @property
     def catalog(self) -> Catalog | None:
-        """The catalog, or None before the first snapshot. Ask for it each time: an old one is emptied."""
+        """The catalog, or None before the first snapshot and without caching. Ask each time: an old one is emptied."""
         return self._catalog
 
     @property
     def registry(self) -> str | None:
-        """The registry file of the snapshot that the catalog shows, or None before the first."""
+        """The registry file of the snapshot that is shown, or None before the first."""
         return self._registry
 
     def snapshot_received(self, snapshot: Snapshot) -> "defer.Deferred[bool]":
@@ -85,11 +92,13 @@ class SyncListener(Service):
     def startService(self) -> None:
         """Begin to take events."""
         self.running = True
+        self._pace.resume()
         self._take()
 
     def stopService(self) -> "defer.Deferred[None]":
         """Take no more events, drop those that wait. Fires when a rebuild under way has given up."""
         self.running = False
+        self._pace.give_up()
         dropped, self._queue = self._queue, deque()
         self._wake()
         ended: defer.Deferred[None] = defer.Deferred()
@@ -104,7 +113,7 @@ class SyncListener(Service):
     def _enqueue(self, event: Snapshot | ChangeList) -> "defer.Deferred[bool]":
         problem = problem_of(event)
         if problem is not None:
-            self._log.error("a sync event is ignored: {problem}", problem=problem)
+            self._tell_of_ignored(problem)
             return defer.succeed(result=False)
         shown: defer.Deferred[bool] = defer.Deferred()
         self._queue.append((event, shown))
@@ -138,24 +147,43 @@ class SyncListener(Service):
                     each.callback(is_shown)
 
     async def _apply(self, changes: ChangeList) -> bool:
-        catalog = self._catalog
-        if catalog is None:
+        if self._registry is None:
             self._log.error("a change list (version {version}) is ignored: no snapshot yet", version=changes.version)
             return False
-        for start in range(0, len(changes.changes), CHANGES_A_TURN):
-            if start:
-                await self._sleep(0.0)
-            if not self.running:
-                return False
-            for change in changes.changes[start : start + CHANGES_A_TURN]:
-                self._amend(catalog, change)
+        catalog = self._catalog
+        if catalog is None:
+            return True
+        amendment = catalog.amend()
+        refused: list[Tenant] = []
+        problem = await self._stage(amendment, changes, refused)
+        if problem is not None:
+            await self._in_turns(amendment.abandon())
+            if self.running:
+                self._tell_of_ignored(problem)
+            return False
+        catalog.show(amendment)
+        await self._in_turns(catalog.settle(amendment))
+        for tenant in refused:
+            self._tell_of_refused(tenant)
         return True
 
-    def _amend(self, catalog: Catalog, change: Change) -> None:
-        if change.old_row is not None and change.operation is not Operation.INSERT:
-            catalog.remove(change.table, change.old_row)
-        if change.new_row is not None and change.operation is not Operation.DELETE:
-            self._tell_of_refused(catalog.put(change.table, change.new_row))
+    async def _stage(self, amendment: Amendment, changes: ChangeList, refused: list[Tenant]) -> str | None:
+        """Put changes aside, a slice a turn; says what keeps the list from being shown, or None."""
+        for at, change in enumerate(changes.changes):
+            if at and not at % CHANGES_A_TURN:
+                await self._sleep(0.0)
+                if not self.running:
+                    return "the listener stops"
+            problem = problem_of_change(change)
+            if problem is not None:
+                return f"{problem} (change {at})"
+            _amend(amendment, change, refused)
+        return None
+
+    async def _in_turns(self, steps: Iterator[None]) -> None:
+        """Take all steps, so many a turn of the reactor; at once where the listener stops."""
+        while sum(1 for _ in islice(steps, STEPS_A_TURN)) == STEPS_A_TURN:
+            await self._sleep(0.0)
 
     async def _rebuild(self, snapshot: Snapshot, waiting: "list[defer.Deferred[bool]]") -> bool:
         """Show this snapshot, or the newest that comes until that is possible; who waits for those is added."""
@@ -165,8 +193,8 @@ class SyncListener(Service):
             if newest is not snapshot:
                 snapshot, delay = newest, FIRST_RETRY_SECONDS
             try:
-                catalog, refused = await self._worker.run(self._build, snapshot.registry)
-            except (_Stopped, defer.CancelledError):
+                built = await self._worker.run(self._build, snapshot.registry, self._pace)
+            except (GivenUp, defer.CancelledError):
                 return False
             except RegistryError as exc:
                 self._tell_of_trouble(str(exc))
@@ -175,7 +203,7 @@ class SyncListener(Service):
                 self._is_retrying = False
                 delay = min(delay * 2, LAST_RETRY_SECONDS)
             else:
-                self._show(snapshot, catalog, refused)
+                self._show(snapshot, built)
                 return True
         return False
 
@@ -189,26 +217,8 @@ class SyncListener(Service):
                 snapshot = event
         return snapshot
 
-    def _build(self, path: str) -> tuple[Catalog, list[Tenant]]:
-        """Runs in the worker's thread."""
-        catalog = Catalog()
-        refused = []
-        try:
-            with Registry.open(path) as registry, registry.reading():
-                for table in COLUMNS:
-                    for row in registry.rows(table):
-                        if not self.running:
-                            raise _Stopped
-                        tenant = catalog.put(table, row)
-                        if tenant is not None:
-                            refused.append(tenant)
-        except BaseException:
-            catalog.dismantle()
-            raise
-        return catalog, refused
-
-    def _show(self, snapshot: Snapshot, catalog: Catalog, refused: list[Tenant]) -> None:
-        old, self._catalog = self._catalog, catalog
+    def _show(self, snapshot: Snapshot, built: Built) -> None:
+        old, self._catalog = self._catalog, built.catalog
         self._registry = snapshot.registry
         if self._trouble is not None:
             self._trouble = None
@@ -217,16 +227,20 @@ class SyncListener(Service):
             "catalog built from {path}, version {version}: {counts}",
             path=snapshot.registry,
             version=snapshot.version,
-            counts=dict(catalog.counts()),
+            counts="none, without caching" if built.catalog is None else dict(built.catalog.counts()),
         )
-        for tenant in refused:
+        for tenant in built.refused:
             self._tell_of_refused(tenant)
         if old is not None:
-            self._worker.run(old.dismantle).addErrback(lambda f: f.trap(defer.CancelledError) and None)
+            freed = self._worker.run(dismantle, old, self._pace)
+            freed.addErrback(lambda f: f.trap(defer.CancelledError) and None)
 
-    def _tell_of_refused(self, tenant: Tenant | None) -> None:
+    def _tell_of_ignored(self, problem: str) -> None:
+        self._log.error("a sync event is ignored: {problem}", problem=problem)
+
+    def _tell_of_refused(self, tenant: Tenant) -> None:
         """One line a tenant, however often it comes."""
-        if tenant is None or (tenant.organization, tenant.environment) in self._refused:
+        if (tenant.organization, tenant.environment) in self._refused:
             return
         self._refused.add((tenant.organization, tenant.environment))
         self._log.error(
@@ -253,3 +267,12 @@ class SyncListener(Service):
         resume, self._resume, self._pause = self._resume, None, None
         if resume is not None:
             resume.callback(None)
+
+
+def _amend(amendment: Amendment, change: Change, refused: list[Tenant]) -> None:
+    if change.old_row is not None and change.operation is not Operation.INSERT:
+        amendment.remove(change.table, change.old_row)
+    if change.new_row is not None and change.operation is not Operation.DELETE:
+        tenant = amendment.put(change.table, change.new_row)
+        if tenant is not None:
+            refused.append(tenant)

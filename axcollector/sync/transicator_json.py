@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final, NoReturn
 
-from axcollector.core.catalog import Row
 from axcollector.core.errors import SyncFailed
+from axcollector.core.tables import Row
 
 SLICE_BYTES: Final = 1 << 18
 LONGEST_ROW: Final = 1 << 25

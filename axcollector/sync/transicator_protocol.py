@@ -20,8 +20,8 @@ from typing import Final, Self
 
 import msgspec
 
-from axcollector.core.catalog import COLUMNS, MAPPER, SCOPES, Row
 from axcollector.core.errors import SyncFailed
+from axcollector.core.tables import COLUMNS, KEYS, SCOPES, Row
 from axcollector.sync.events import Operation
 
 UNCHANGED_TOAST: Final = '"unchanged-toast-datum"'
@@ -33,12 +33,6 @@ ROW_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
     SCOPES: (*COLUMNS[SCOPES], "apid_cluster_id", "org_scope", "env_scope"),
 }
 """The tables that are kept, and their columns."""
-KEY_COLUMNS: Final[Mapping[str, tuple[str, ...]]] = {
-    **dict.fromkeys(COLUMNS, ("tenant_id", "id")),
-    SCOPES: ("id",),
-    MAPPER: ("tenant_id", "appcred_id", "app_id", "apiprdt_id"),
-}
-"""Their primary keys."""
 
 _SELECTOR: Final = re.compile(r"[0-9a-z_-]+")
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{1,32}")
@@ -216,7 +210,7 @@ def effect_of(change: RowChange, scopes: Collection[str], stored: Callable[[Row]
 def _key(table: str, row: Row, other: Row) -> dict[str, str] | None:
     """The primary key of a row, or None where some of it is missing; what is not told anew is as in the other row."""
     key = {}
-    for column in KEY_COLUMNS[table]:
+    for column in KEYS[table]:
         value = row.get(column)
         if value == UNCHANGED_TOAST:
             value = other.get(column)

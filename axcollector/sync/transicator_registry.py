@@ -14,12 +14,11 @@ from itertools import islice
 from typing import Final, Self
 from urllib.parse import quote
 
-from axcollector.core.catalog import COLUMNS, SCOPES, Row
 from axcollector.core.errors import RegistryError
-from axcollector.registry_file import RegistryFile, errors_of, table_of
+from axcollector.core.tables import COLUMNS, KEYS, SCOPES, Row, short_name
+from axcollector.registry_file import RegistryFile, errors_of
 from axcollector.sync.events import Change, Operation
 from axcollector.sync.transicator_protocol import (
-    KEY_COLUMNS,
     ROW_COLUMNS,
     LogSequence,
     Page,
@@ -127,7 +126,7 @@ class SyncedRegistry(RegistryFile):
     def _prepare(self, is_given_up: Callable[[], bool]) -> None:
         for column in ROW_COLUMNS[SCOPES]:
             if column not in COLUMNS[SCOPES]:
-                self._ask(f"ALTER TABLE {table_of(SCOPES)} ADD COLUMN {column} text")
+                self._ask(f"ALTER TABLE {short_name(SCOPES)} ADD COLUMN {column} text")
         self._ask(f"CREATE TABLE {STATE_TABLE} (state text)")
         # Nobody watches this file: what might be there to tell of its changes would only cost time.
         for (trigger,) in self._ask("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
@@ -169,8 +168,8 @@ class SyncedRegistry(RegistryFile):
             columns = ", ".join(
                 f"CAST({column} AS text)" if column in there else "NULL" for column in ROW_COLUMNS[table]
             )
-            where = " AND ".join(f"coalesce({column}, '') <> ''" for column in KEY_COLUMNS[table])
-            into = f"INSERT OR REPLACE INTO {table_of(table)} ({', '.join(ROW_COLUMNS[table])})"
+            where = " AND ".join(f"coalesce({column}, '') <> ''" for column in KEYS[table])
+            into = f"INSERT OR REPLACE INTO {short_name(table)} ({', '.join(ROW_COLUMNS[table])})"
             self._ask(f"{into} SELECT {columns} FROM snapshot.{name} WHERE {where}")  # noqa: S608 - our own names
         self._ask("COMMIT")
         self._ask("DETACH snapshot")
@@ -194,7 +193,7 @@ class SyncedRegistry(RegistryFile):
     def scopes(self, cluster_id: str) -> tuple[str, ...]:
         """The scopes that its rows name, as `scopes_of` gives them."""
         columns = ROW_COLUMNS[SCOPES]
-        rows = self._ask(f"SELECT {', '.join(columns)} FROM {table_of(SCOPES)}")  # noqa: S608 - our own
+        rows = self._ask(f"SELECT {', '.join(columns)} FROM {short_name(SCOPES)}")  # noqa: S608 - our own
         return scopes_of((dict(zip(columns, row, strict=True)) for row in rows), cluster_id)
 
     def apply(self, page: Page) -> Applied:
@@ -227,9 +226,9 @@ class SyncedRegistry(RegistryFile):
         table = change.table
         effect = effect_of(change, scopes, lambda key: self._stored(table, key))
         if effect.removed is not None:
-            where = " AND ".join(f"{column} = ?" for column in KEY_COLUMNS[table])
-            keys = (effect.removed[column] for column in KEY_COLUMNS[table])
-            self._change(f"DELETE FROM {table_of(table)} WHERE {where}", *keys)  # noqa: S608 - our own
+            where = " AND ".join(f"{column} = ?" for column in KEYS[table])
+            keys = (effect.removed[column] for column in KEYS[table])
+            self._change(f"DELETE FROM {short_name(table)} WHERE {where}", *keys)  # noqa: S608 - our own
         if effect.put is not None:
             self._change(_upsert(table), *(effect.put[column] for column in ROW_COLUMNS[table]))
         return _as_changes(table, effect)
@@ -240,9 +239,9 @@ class SyncedRegistry(RegistryFile):
 
     def _stored(self, table: str, key: Row) -> Row | None:
         columns = ROW_COLUMNS[table]
-        where = " AND ".join(f"{column} = ?" for column in KEY_COLUMNS[table])
-        question = f"SELECT {', '.join(columns)} FROM {table_of(table)} WHERE {where}"  # noqa: S608 - our own
-        rows = self._ask(question, *(key[column] for column in KEY_COLUMNS[table]))
+        where = " AND ".join(f"{column} = ?" for column in KEYS[table])
+        question = f"SELECT {', '.join(columns)} FROM {short_name(table)} WHERE {where}"  # noqa: S608 - our own
+        rows = self._ask(question, *(key[column] for column in KEYS[table]))
         return dict(zip(columns, rows[0], strict=True)) if rows else None
 
 
@@ -254,10 +253,10 @@ def _as_changes(table: str, effect: RowEffect) -> Iterable[Change]:
 
 
 def _has_key(table: str, row: Row) -> bool:
-    return all(row.get(column) for column in KEY_COLUMNS[table])
+    return all(row.get(column) for column in KEYS[table])
 
 
 def _upsert(table: str) -> str:
     columns = ROW_COLUMNS[table]
     marks = ", ".join("?" * len(columns))
-    return f"INSERT OR REPLACE INTO {table_of(table)} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - our own
+    return f"INSERT OR REPLACE INTO {short_name(table)} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 - our own

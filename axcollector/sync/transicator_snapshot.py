@@ -16,8 +16,8 @@ from itertools import groupby
 from typing import BinaryIO, Final
 from urllib.parse import quote
 
-from axcollector.core.catalog import COLUMNS, SCOPES
 from axcollector.core.errors import RegistryError, SyncFailed
+from axcollector.core.tables import COLUMNS, SCOPES
 from axcollector.disk import Disk, read_slices
 from axcollector.sync.transicator_json import JsonSnapshot
 from axcollector.sync.transicator_protocol import flat_name
