@@ -149,6 +149,8 @@ class TransicatorServer:
         without_tables: Tables that snapshots do not have.
         first: The number of the first change that is remembered.
         overlap: How many changes that were told already are told again.
+        before_data: Called before rows are put into a snapshot.
+        after_data: Called after they were.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -169,6 +171,7 @@ class TransicatorServer:
         self.without_tables: set[str] = set()
         self.overlap = 0
         self.before_data: Callable[[], object] | None = None
+        self.after_data: Callable[[], object] | None = None
         self._polls: list[tuple[Request, dict[str, list[str]]]] = []
         self.resource = _Everything(self._render)
 
@@ -280,10 +283,13 @@ class TransicatorServer:
             if table not in self.without_tables
         }
         version = f"{self.number}:{self.number}:"
-        if arguments["type"] == ["json"]:
+        is_json = arguments["type"] == ["json"]
+        content = json_snapshot(version, rows) if is_json else sqlite_snapshot(version, rows)
+        if self.after_data is not None:
+            self.after_data()
+        if is_json:
             request.setHeader("Content-Type", "application/json")
-            return json_snapshot(version, rows)
-        content = sqlite_snapshot(version, rows)
+            return content
         request.setHeader("Content-Type", "application/transicator+sqlite")
         request.setHeader("Transicator-Snapshot-TXID", version)
         request.setHeader("ETag", self.etag or f'"{hashlib.sha256(content).hexdigest()}"')
