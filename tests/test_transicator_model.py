@@ -1,6 +1,5 @@
 """Conservation: whatever changes, fails, crashes and restarts, in the end the registry equals the server's tables."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from axcollector.disk import Disk
 from axcollector.sync.events import Snapshot
 from tests.transicator_server import CLUSTER, SELECTOR, Misbehaviour, answer, half, never, recorded
-from tests.transicator_world import DyingDisk, Told, World
+from tests.transicator_world import DyingDisk, Told, World, quick_directory
 
 TABLES = {
     "kms.developer": ("username", "email", "first_name"),
@@ -55,7 +54,7 @@ class Conservation(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.directory = tempfile.TemporaryDirectory()
+        self.directory = quick_directory()
         self.world = World(Path(self.directory.name))
         for number in range(24):
             self.happen("put", number, number, number // 2, number)

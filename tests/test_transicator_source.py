@@ -32,18 +32,19 @@ from tests.transicator_server import (
     never,
     recorded,
 )
-from tests.transicator_world import POLL_INTERVAL, Ended, Told, World
+from tests.transicator_world import POLL_INTERVAL, Ended, Told, World, quick_directory
 
 DEVELOPER = {"id": "d1", "tenant_id": "tenant-a"}
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world() -> Iterator[World]:
     """A world that has not begun; in the end nothing may be left to happen."""
-    world = World(tmp_path / "data")
-    yield world
-    world.stop()
-    assert world.leftovers() == []
+    with quick_directory() as directory:
+        world = World(Path(directory) / "data")
+        yield world
+        world.stop()
+        assert world.leftovers() == []
 
 
 def with_a_key(world: World) -> World:

@@ -10,16 +10,17 @@ from twisted.logger import LogEvent, LogLevel
 from axcollector.core.errors import NoTokenYet
 from axcollector.sync.transicator_client import YEAR_SECONDS
 from tests.transicator_server import Misbehaviour, answer, half, never
-from tests.transicator_world import World
+from tests.transicator_world import World, quick_directory
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world() -> Iterator[World]:
     """A world that has not begun; in the end nothing may be left to happen."""
-    world = World(tmp_path)
-    yield world
-    world.stop()
-    assert world.leftovers() == []
+    with quick_directory() as directory:
+        world = World(Path(directory))
+        yield world
+        world.stop()
+        assert world.leftovers() == []
 
 
 def test_how_it_is_asked_for(world: World) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tempfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,12 @@ from tests.fakes import SameThread, result_of
 from tests.transicator_server import CLUSTER, SELECTOR, Misbehaviour, TransicatorServer
 
 POLL_INTERVAL = 120.0
+
+
+def quick_directory() -> "tempfile.TemporaryDirectory[str]":
+    """A directory in memory, where there is such a thing: what is not about disks need not wait for one."""
+    memory = "/dev/shm"
+    return tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None)
 
 
 class Told(SyncListener):
