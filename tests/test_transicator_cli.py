@@ -39,10 +39,14 @@ def test_lists_read_the_newest_file(tmp_path: Path, config: str, capsys: pytest.
     assert "scope-2" in capsys.readouterr().out
     main(["key", "list", "--config", config])
     assert capsys.readouterr().err == ""
+    main(["export", str(tmp_path / "rows"), "--config", config])
+    assert (tmp_path / "rows").read_text().count("org-tenant") == 2
     world.stop()
 
 
-@pytest.mark.parametrize("command", ["scope add a b", "scope remove scope-1", "key add scope-1 -p p -a a -d d"])
+@pytest.mark.parametrize(
+    "command", ["scope add a b", "scope remove scope-1", "key add scope-1 -p p -a a -d d", "import /dev/null"]
+)
 def test_changes_are_refused(tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str], command: str) -> None:
     """The servers would not know of them, and the next snapshot would undo them."""
     world = World(tmp_path / "data").start()

@@ -805,9 +805,10 @@ def test_a_401_of_another_origin_says_nothing_of_our_token(world: World, log_eve
     assert world.server.tokens_given == 1
 
 
-def test_https_is_not_left_for_http(world: World, log_events: list[LogEvent]) -> None:
+@pytest.mark.parametrize("scheme", ["https", "HTTPS"])
+def test_https_is_not_left_for_http(world: World, log_events: list[LogEvent], scheme: str) -> None:
     """A redirection to where everybody could read and change the snapshot is not followed."""
-    world.base = "https://sync.test"
+    world.base = f"{scheme}://sync.test"
     world.server.next["snapshots"].append(answer(303, Location="http://sync.test/data"))
     world.start().turn(2)
     assert errors_in(log_events) == ["the snapshot server redirects from https to http, which is not followed"]

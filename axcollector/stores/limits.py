@@ -34,6 +34,7 @@ class Limits:
         self._patience = patience
         self._watched: defer.Deferred[Any] | None = None
         self._calls: list[IDelayedCall] = []
+        self._has_moved = False
         self.expired = ""
 
     def __enter__(self) -> Self:
@@ -55,9 +56,10 @@ class Limits:
         idle, seconds = self._calls[0], self._patience.idle_seconds
         if not idle.active():
             return
-        if self._patience.first_seconds is None:
+        if self._has_moved or self._patience.first_seconds is None:
             idle.reset(seconds)
         else:
+            self._has_moved = True
             idle.cancel()
             self._calls[0] = self._clock.callLater(seconds, self._expire, f"nothing moved for {seconds:g} s")
 

@@ -263,7 +263,7 @@ def _redirected(server: str, url: str, answer: Answer) -> str:
     if not is_usable or parts.username is not None:
         message = f"{server} redirects to nowhere"
         raise SyncFailed(message)
-    if parts.scheme == "http" and url.startswith("https:"):
+    if parts.scheme == "http" and urlsplit(url).scheme == "https":
         message = f"{server} redirects from https to http, which is not followed"
         raise SyncFailed(message)
     return target
