@@ -44,6 +44,9 @@ class BearerToken:
             self._look(self._path)
         return self._token
 
+    def refused(self, token: str | None) -> None:
+        """The signer does not know it; somebody else has to put another one in its place."""
+
     def _look(self, path: str) -> None:
         try:
             status = os.stat(path)

@@ -43,6 +43,9 @@ from axcollector.stores.signed import SignedStore
 from axcollector.sync.directory import CachedDirectory, Directory, RegistryDirectory
 from axcollector.sync.listener import SyncListener
 from axcollector.sync.registry_source import RegistrySource
+from axcollector.sync.transicator import over_network
+from axcollector.sync.transicator_source import TransicatorSource
+from axcollector.sync.transicator_token import TokenKeeper
 from axcollector.uploader import Uploader
 
 STOP_SECONDS = 8.0
@@ -83,6 +86,7 @@ class Collector(Service):
         self.config = config
         self._premises = Premises(self._disk, config.local_storage_path, config.data_directory)
         self._reserve = SplitReserve(self._disk, config.data_directory)
+        self._transicator: TransicatorSource | None = None
         self.sync = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
         self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
@@ -114,6 +118,7 @@ class Collector(Service):
         config = self.config
         self._room = Room(self._disk, config.data_directory, config.spool_quota_bytes)
         room = Periodic(self._reactor, ROOM_TICK_SECONDS, "room", self._measure_room)
+        sources = self._sources()
         store = self._given_store or self._make_store()
         self.uploader = Uploader(
             self._reactor,
@@ -130,7 +135,7 @@ class Collector(Service):
         salvager = Salvager(self._disk, config.data_directory)
         recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED), salvager)
         closing = self._closing()
-        return [OnStop(store.close), self.uploader, self.sync, *self._sources(), self._lookups, recovery, room, closing]
+        return [OnStop(store.close), self.uploader, self.sync, *sources, self._lookups, recovery, room, closing]
 
     def _measure_room(self) -> "defer.Deferred[None]":
         assert self._room is not None
@@ -141,11 +146,15 @@ class Collector(Service):
         if config.uap_server_base is None:
             root = config.store_url.removeprefix("file:")
             return DirectoryStore(self._threads["store"], self._disk, root)
+        token: BearerToken | TokenKeeper = BearerToken(config)
+        if self._transicator is not None and config.bearer_token is None and config.bearer_token_file is None:
+            token = self._transicator.token
         return SignedStore.over_network(
             self._reactor,
             self._disk,
             config.uap_server_base,
-            BearerToken(config),
+            token,
+            token.refused,
             timeout_seconds=config.upload_timeout,
             concurrency=config.upload_concurrency,
         )
@@ -190,6 +199,9 @@ class Collector(Service):
     def _sources(self) -> Sequence[Service]:
         if self.config.sync == "none":
             return []
+        if self.config.sync == "transicator":
+            self._transicator = self._make_transicator()
+            return [self._transicator]
         return [
             RegistrySource(
                 self._reactor,
@@ -199,6 +211,10 @@ class Collector(Service):
                 self.config.cache_refresh_interval,
             )
         ]
+
+    def _make_transicator(self) -> TransicatorSource:
+        worker, identity = self._threads["watch"], self._premises.instance_id
+        return over_network(self._reactor, worker, self._disk, self.sync, self.config, identity, random.random)
 
     @property
     def intake(self) -> Intake:
@@ -226,6 +242,8 @@ class Collector(Service):
     def problems(self) -> Mapping[str, str | None]:
         """What keeps the collector from being ready, by check; None where all is well."""
         catalog = None if self.directory.ready() else str(NotReady())
+        if catalog is not None and self._transicator is not None and self._transicator.trouble:
+            catalog = f"no snapshot yet: {self._transicator.trouble}"
         spool: str | None = "The collector is not started"
         if self._intake is not None and self._spool is not None:
             spool = "The last commit failed" if self._spool.failing else None

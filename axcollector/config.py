@@ -10,7 +10,6 @@ What this version cannot do yet is in `NOT_YET`: it is refused, never passed ove
 import difflib
 import os
 import re
-import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Final, get_type_hints
@@ -18,6 +17,7 @@ from typing import Annotated, Any, Final, get_type_hints
 from axcollector.config_endpoints import Endpoint, Endpoints, is_local, takes_any_port
 from axcollector.config_values import (
     Choice,
+    Duration,
     Flag,
     Kind,
     Path,
@@ -28,6 +28,7 @@ from axcollector.config_values import (
     Text,
     Url,
     Whole,
+    shortly,
 )
 from axcollector.core.errors import ConfigError
 
@@ -35,6 +36,8 @@ MIB: Final = 1 << 20
 
 INSTANCE_ID: Final = Text(r"[A-Za-z0-9-]{1,64}", "a UUID, or another name of up to 64 letters, digits and dashes")
 """It becomes part of file names, where `_` and `.` separate; installations of apid have ids that are no UUIDs."""
+
+_NEEDED: Final = "needed with sync: transicator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +124,20 @@ class Config:
         Choice(("registry", "transicator", "none")),
         "where snapshots and changes come from; none: an embedding program tells them",
     ] = "registry"
+    apigeesync_proxy_server_base: Annotated[str | None, Url(), f"where tokens come from; {_NEEDED}"] = None
+    apigeesync_snapshot_server_base: Annotated[str | None, Url(), f"where snapshots come from; {_NEEDED}"] = None
+    apigeesync_change_server_base: Annotated[str | None, Url(), f"where changes come from; {_NEEDED}"] = None
+    apigeesync_consumer_key: Annotated[str | None, Text(), f"whom tokens are given to; {_NEEDED}"] = None
+    apigeesync_consumer_secret: Annotated[str | None, Text(), f"what proves it; {_NEEDED}"] = field(
+        default=None, repr=False
+    )
+    apigeesync_cluster_id: Annotated[str | None, Text(), f"whose tenants they are; {_NEEDED}"] = None
+    apigeesync_poll_interval: Annotated[
+        float, Duration(1), "how long to wait at most after failures of the sync servers"
+    ] = 120.0
+    apigeesync_instance_name: Annotated[
+        str | None, Text(), "what this installation is called there; by default the host's name"
+    ] = None
     max_record_age: Annotated[float, Seconds(0, 1e11), "how far back a record's start may lie; 0: any time"] = 0.0
     max_clock_skew: Annotated[float, Seconds(0, 1e11), "how far ahead a record's start may lie; 0: any time"] = 0.0
     overwrite_tenant: Annotated[
@@ -211,7 +228,7 @@ class Key:
 
     def shown(self, value: object) -> str:
         """The key and a value, in one line, for messages; of a secret the key alone."""
-        return f"{self.name}: the given value" if self.secret else f"{self.name}: {_shortly(value)}"
+        return f"{self.name}: the given value" if self.secret else f"{self.name}: {shortly(value)}"
 
 
 def _keys() -> dict[str, Key]:
@@ -232,7 +249,6 @@ NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
     ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
     ("store", lambda value: str(value).startswith("s3:"), "file:PATH is"),
-    ("sync", lambda value: value == "transicator", "registry and none are"),
     ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
     ("ingest_auth", lambda value: value == "token", "none is"),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
@@ -258,6 +274,7 @@ def _check_together(config: Config) -> None:
             f"admin_listen and listen are both {config.admin_listen!r}; allowed are different endpoints,"
             " because whoever sends records is not to see the admin pages"
         )
+    _check_sync(config)
     for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
         if os.path.commonpath([path, config.data_directory]) == config.data_directory:
             raise ConfigError(
@@ -266,8 +283,17 @@ def _check_together(config: Config) -> None:
             )
 
 
-def _shortly(value: object) -> str:
-    """A value in one line of bearable length, without the user names and passwords of URLs."""
-    shortener = reprlib.Repr()
-    shortener.maxstring = shortener.maxother = 120
-    return re.sub(r"//[^/@]*@", "//…@", shortener.repr(value))
+SYNC_KEYS: Final = tuple(name for name in KEYS if name.startswith("apigeesync_"))
+"""The keys of `sync: transicator`; they say nothing to the other sources."""
+
+
+def _check_sync(config: Config) -> None:
+    """With `sync: transicator`, refuse what is missing, and a cluster that the servers cannot be asked for."""
+    if config.sync != "transicator":
+        return
+    for name in SYNC_KEYS:
+        if getattr(config, name) is None and KEYS[name].description.endswith(_NEEDED):
+            raise ConfigError(f"{name} is missing; it is {_NEEDED}")
+    if not re.fullmatch("[0-9a-z_-]+", config.apigeesync_cluster_id or ""):
+        shown = KEYS["apigeesync_cluster_id"].shown(config.apigeesync_cluster_id)
+        raise ConfigError(f"{shown} is not allowed; allowed are lower case letters, digits, _ and -")

@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 from twisted.internet.endpoints import quoteStringArgument
 
-from axcollector.config import KEYS, Config, nearest
+from axcollector.config import KEYS, SYNC_KEYS, Config, nearest
 from axcollector.core.errors import ConfigError
 
 PREFIX: Final = "apidanalytics_"
@@ -25,21 +25,6 @@ ALIASES: Final = {
     "configcompletefwdp": "upload_proxy",
 }
 """Other names of our keys, in any file."""
-
-SYNC_KEYS: Final = frozenset(
-    f"apigeesync_{name}"
-    for name in (
-        "proxy_server_base",
-        "snapshot_server_base",
-        "change_server_base",
-        "consumer_key",
-        "consumer_secret",
-        "cluster_id",
-        "poll_interval",
-        "instance_name",
-    )
-)
-"""The keys of `sync: transicator`; they say nothing to the other sources."""
 
 _CORE_KEYS: Final = frozenset(
     {
@@ -87,17 +72,21 @@ def read_config(path: str | None, overrides: Mapping[str, object]) -> Loaded:
         ConfigError: The file cannot be read, a key is unknown or a value cannot be used.
     """
     values: dict[str, object] = {}
-    notes: tuple[str, ...] = ()
+    ignored: set[str] = set()
     if path is not None:
         values, ignored = _settings(_read_yaml(path))
-        if ignored:
-            keys = ", ".join(sorted(ignored))
-            notes = (f"{path} is an apid configuration; it sets these keys, which are not used here: {keys}",)
+    for_sync = {name for name in SYNC_KEYS if values.get(name) is not None}
     for name, value in overrides.items():
         if name not in KEYS:
             raise _unknown(name, list(KEYS))
         values[name] = value
-    return Loaded(Config(**_checked_arguments(values)), notes)
+    config = Config(**_checked_arguments(values))
+    unused = ignored if config.sync == "transicator" else ignored | for_sync
+    if not unused:
+        return Loaded(config)
+    note = f"{path} is an apid configuration; it sets these keys, which are not used here: {', '.join(sorted(unused))}"
+    why = "; those that begin with apigeesync_ are for sync: transicator" if unused & for_sync else ""
+    return Loaded(config, (note + why,))
 
 
 def _checked_arguments(values: Mapping[str, object]) -> dict[str, Any]:
@@ -138,7 +127,7 @@ def _meaning(key: str, *, is_apid: bool) -> tuple[int, str, Callable[[object], o
     """
     if key.removeprefix(PREFIX) in KEYS and key.startswith(PREFIX):
         return 0, key.removeprefix(PREFIX), _as_it_is
-    if is_apid and (key in _CORE_KEYS or key in SYNC_KEYS or key.startswith(_CORE_PREFIX)):
+    if is_apid and (key in _CORE_KEYS or key.startswith(_CORE_PREFIX)):
         return None
     if key in KEYS:
         return 1, key, _as_it_is
@@ -147,7 +136,7 @@ def _meaning(key: str, *, is_apid: bool) -> tuple[int, str, Callable[[object], o
     if is_apid and key == _API_LISTEN:
         return 2, "listen", _endpoint_of_api_listen
     known = [*KEYS, *ALIASES, *(PREFIX + name for name in KEYS)]
-    raise _unknown(key, [*known, *_CORE_KEYS, *SYNC_KEYS, _API_LISTEN] if is_apid else known)
+    raise _unknown(key, [*known, *_CORE_KEYS, _API_LISTEN] if is_apid else known)
 
 
 def _as_it_is(value: object) -> object:

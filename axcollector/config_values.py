@@ -8,6 +8,7 @@ in errors, on the command line and in the documentation alike. Kinds touch no fi
 import math
 import os
 import re
+import reprlib
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ _UNITS: Final = {
 _SIZE: Final = re.compile(r"(\d{1,18}) ?([A-Za-z]*)", re.ASCII)
 _WHOLE: Final = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
+_DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)(ms|s|m|h)", re.ASCII)
+_DURATIONS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FLAGS: Final = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _URL_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
@@ -100,6 +103,25 @@ class Seconds:
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise ValueError(value)
         return float(_in_range(value, self.minimum, self.maximum))
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """A length of time, in seconds, or as Go programs write it."""
+
+    minimum: float = 0
+    unit: str = "s"
+
+    @property
+    def allowed(self) -> str:
+        """The range, and the forms."""
+        return f"{Seconds(self.minimum).allowed}, or such as 90s, 2m or 1h"
+
+    def read(self, value: object) -> float:
+        """Takes numbers, and text of a number and a unit."""
+        if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+            value = float(match[1]) * _DURATIONS[match[2]]
+        return Seconds(self.minimum).read(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,3 +270,10 @@ def _in_range(value: N, minimum: float, maximum: float | None) -> N:
 
 def _range(minimum: float, maximum: float | None) -> str:
     return f"{minimum:.15g} or more" if maximum is None else f"{minimum:.15g} to {maximum:.15g}"
+
+
+def shortly(value: object) -> str:
+    """A value in one line of bearable length, without the user names and passwords of URLs."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 120
+    return re.sub(r"//[^/@]*@", "//…@", shortener.repr(value))

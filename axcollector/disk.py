@@ -117,6 +117,11 @@ class Disk:
         """Remove an empty directory."""
         os.rmdir(path)
 
+    def sync_file(self, path: str) -> None:
+        """Bring the content of a file that somebody else has written to stable storage."""
+        with self.open(path) as file:
+            os.fsync(file.fileno())
+
     def sync_directory(self, path: str) -> None:
         """Bring the names in a directory to stable storage."""
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""Pieces of service machinery that know nothing of axcollector: periodic work, ordered start and stop, a work thread.
+"""Pieces of service machinery that know nothing of axcollector: periodic work, pauses, start and stop, a work thread.
 
 Twisted's own pieces differ where it matters here: a `LoopingCall` ends silently with its first exception, a
 `MultiService` stops all children at once and waits for none, and stopping a `ThreadPool` blocks the reactor
@@ -128,6 +128,35 @@ class InOrder(Service):
                 first = first or Failure()
         if first is not None:
             first.raiseException()
+
+
+class Rest:
+    """The one pause at a time of a loop, which somebody may end early."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._pause: defer.Deferred[None] | None = None
+
+    def take(self, seconds: float) -> "defer.Deferred[None]":
+        """Begin a pause. Fires when it is over or was ended; cancelling takes nothing but the pause back."""
+        pause: defer.Deferred[None] = defer.Deferred()
+        over = self._clock.callLater(seconds, pause.callback, None)
+
+        def forget(result: object) -> object:
+            if over.active():
+                over.cancel()
+            if self._pause is pause:
+                self._pause = None
+            return result
+
+        self._pause = pause
+        pause.addBoth(forget)
+        return pause
+
+    def end(self, pause: "defer.Deferred[None] | None" = None) -> None:
+        """End the pause, if there is one; with an argument, only if it is this one."""
+        if self._pause is not None and (pause is None or pause is self._pause):
+            self._pause.callback(None)
 
 
 class OnStop(Service):

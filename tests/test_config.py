@@ -104,6 +104,12 @@ TAKEN: list[tuple[str, object, object]] = [
     ("instance_id", "0b7de3c5-58fc-4a25-8a5e-3a3ea5c14b63", "0b7de3c5-58fc-4a25-8a5e-3a3ea5c14b63"),
     ("instance_id", "abcdefgh-ijkl-mnop-qrst-uvwxyz123456", "abcdefgh-ijkl-mnop-qrst-uvwxyz123456"),
     ("sync", "none", "none"),
+    ("apigeesync_poll_interval", 120, 120.0),
+    ("apigeesync_poll_interval", "1.5", 1.5),
+    ("apigeesync_poll_interval", "90s", 90.0),
+    ("apigeesync_poll_interval", "2m", 120.0),
+    ("apigeesync_poll_interval", "1500ms", 1.5),
+    ("apigeesync_cluster_id", "A-Cluster", "A-Cluster"),
 ]
 
 
@@ -139,6 +145,8 @@ REFUSED: dict[str, list[object]] = {
     "instance_id": ["", "a_b", "a" * 65, "a/b", 5],
     "bearer_token": ["", "a b", "ä", 12345, "x" * 5000],
     "bearer_token_file": ["", 5],
+    "apigeesync_poll_interval": [0, "0s", "500ms", "2 m", "m", "-1s", "1d", "1h30m", True, None],
+    "apigeesync_consumer_secret": ["", "a b", 5],
 }
 
 
@@ -159,7 +167,6 @@ def test_values_that_are_refused(key: str) -> None:
         ("admin_listen", "tcp:9001"),
         ("admin_listen", "tcp:9001:interface=10.0.0.1"),
         ("store", "s3://bucket/prefix"),
-        ("sync", "transicator"),
         ("invalid_records", "quarantine"),
         ("ingest_auth", "token"),
         ("admin_token", "hush"),
@@ -217,7 +224,11 @@ def test_secrets_are_not_shown() -> None:
         lambda: Config(uap_server_base="http://me:hush@host"),
     ):
         assert "hush" not in refusal_of(make)
-    assert {key.name for key in KEYS.values() if key.secret} == {"bearer_token", "admin_token"}
+    assert {key.name for key in KEYS.values() if key.secret} == {
+        "bearer_token",
+        "admin_token",
+        "apigeesync_consumer_secret",
+    }
 
 
 def test_long_values_are_shortened() -> None:
@@ -385,14 +396,55 @@ def test_apid_configurations(tmp_path: Path) -> None:
         instance_id="abcdefgh-ijkl-mnop-qrst-uvwxyz123456",
         uap_server_base="http://localhost:9000",
         collection_interval=60,
+        apigeesync_consumer_secret="hush",
+        apigeesync_cluster_id="cluster",
     )
     assert expected == result.config
     (note,) = result.notes
     assert note.endswith(
         "not used here: api_expvar_path, apigeesync_cluster_id, apigeesync_consumer_secret, data_path, data_source,"
-        " db_config_max_conns, events_buffer_size, log_level"
+        " db_config_max_conns, events_buffer_size, log_level; those that begin with apigeesync_"
+        " are for sync: transicator"
     )
     assert "hush" not in note
+
+
+TRANSICATOR = """
+sync: transicator
+apigeesync_proxy_server_base: https://edge.test/v1
+apigeesync_snapshot_server_base: https://snapshots.test
+apigeesync_change_server_base: https://changes.test/
+apigeesync_consumer_key: key
+apigeesync_consumer_secret: hush
+apigeesync_cluster_id: cluster-1
+"""
+
+
+def test_transicator(tmp_path: Path) -> None:
+    """With `sync: transicator` the keys of apid's sync plugin are used, and nothing is said of them."""
+    result = loaded(tmp_path, TRANSICATOR)
+    assert result.notes == ()
+    assert result.config.apigeesync_change_server_base == "https://changes.test"
+    assert result.config.apigeesync_poll_interval == 120
+    assert "hush" not in repr(result.config)
+
+
+@pytest.mark.parametrize("key", [line.partition(":")[0] for line in TRANSICATOR.strip().splitlines()[1:]])
+def test_transicator_needs_its_keys(tmp_path: Path, key: str) -> None:
+    """One that is missing is named."""
+    text = "".join(line for line in TRANSICATOR.splitlines(keepends=True) if not line.startswith(key))
+    message = refusal_of(lambda: loaded(tmp_path, text))
+    assert message == f"{key} is missing; it is needed with sync: transicator"
+
+
+def test_transicator_takes_no_cluster_that_servers_do_not_take(tmp_path: Path) -> None:
+    """A selector has lower case letters only; without `sync: transicator` it does not matter."""
+    text = TRANSICATOR.replace("cluster-1", "Cluster-1")
+    message = refusal_of(lambda: loaded(tmp_path, text))
+    assert message.startswith("apigeesync_cluster_id: 'Cluster-1' is not allowed; allowed are lower case letters")
+    (note,) = loaded(tmp_path, text, sync="registry").notes
+    assert "apigeesync_cluster_id" in note
+    assert note.endswith("those that begin with apigeesync_ are for sync: transicator")
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,8 @@ FLOORS: Final = {
 
 MAY_IMPORT: Final = {
     "klein": {"webapi", "admin", "signer"},
-    "treq": {"stores", "sync.transicator_source", "client"},
+    "treq": {"stores", "client"},
+    "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
     "axcollector.config": {"api", "config_file", "collector", "workers", "cli", "tap"},
     "twisted.internet.reactor": {"tap", "cli"},
 }

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from axcollector.core.retry import MAX_PAUSE_SECONDS, Backoff, Pause, Pauses, parse_date, parse_retry_after
+from axcollector.core.retry import MAX_PAUSE_SECONDS, Backoff, Pace, Pause, Pauses, parse_date, parse_retry_after
 
 NOW = 1_700_000_000.0
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -206,3 +206,19 @@ class PausesMachine(RuleBasedStateMachine):
 
 
 TestPausesMachine = PausesMachine.TestCase
+
+
+def test_a_pace_slows_down() -> None:
+    """Twice as long after each failure in a row; from the start again after a success or a long attempt."""
+    pace = Pace(Backoff(1.0, 60.0, 0.5))
+    assert [pace.failed(0.0, 0.5) for _ in range(3)] == [0.75, 1.25, 2.25]
+    assert pace.failed(1.0, 0.5) == 0.75
+    assert pace.failed(0.9, 0.5) == 1.25
+    pace.succeeded()
+    assert pace.failed(0.0, 0.5) == 0.75
+
+
+@pytest.mark.parametrize(("asked", "expected"), [(0.0, 0.75), (20.0, 20.0), (1e9, MAX_PAUSE_SECONDS), (None, 0.75)])
+def test_a_pace_is_what_was_asked_for(asked: float | None, expected: float) -> None:
+    """Where that is longer, and bearable."""
+    assert Pace(Backoff(1.0, 60.0, 0.5)).failed(0.0, 0.5, asked) == expected

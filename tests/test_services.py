@@ -9,7 +9,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock
 
-from axcollector.services import InOrder, Periodic, WorkThread
+from axcollector.services import InOrder, Periodic, Rest, WorkThread
 from tests.conftest import LoggedFailures
 from tests.fakes import result_of
 
@@ -174,3 +174,24 @@ async def test_cancelled_work_is_forgotten() -> None:
     work.cancel()
     await thread.stopService()
     assert done == [1]
+
+
+def test_a_pause_is_over_or_ended_or_cancelled() -> None:
+    """Whatever comes first; no delayed call is left."""
+    clock = Clock()
+    rest = Rest(clock)
+    rest.end()
+    first = rest.take(5)
+    clock.advance(5)
+    assert result_of(first) is None
+    second = rest.take(5)
+    rest.end(first)
+    assert not second.called
+    rest.end(second)
+    assert result_of(second) is None
+    third, fourth = rest.take(5), rest.take(5)
+    third.cancel()
+    third.addErrback(lambda failure: failure.trap(defer.CancelledError) and None)
+    rest.end()
+    assert result_of(fourth) is None
+    assert clock.getDelayedCalls() == []

@@ -21,7 +21,7 @@ from twisted.web.client import Agent
 from twisted.web.http import Request
 
 from axcollector.core import layout
-from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, NoTokenYet, TenantRefused, UploadFailed
 from axcollector.disk import Disk
 from axcollector.stores.base import Store
 from axcollector.stores.signed import SignedStore, tenant_parameter
@@ -228,6 +228,31 @@ def test_a_token_that_cannot_be_read_pauses_the_signer(source: Path) -> None:
     failure = failure_of(Memory(token=missing).put(source))
     assert isinstance(failure, EndpointUnavailable)
     assert str(failure) == "the bearer token cannot be read: No such file or directory"
+
+
+def test_no_token_yet_pauses_the_signer(source: Path) -> None:
+    """Whoever gives tokens may have none at present; nothing is asked for without."""
+
+    def none_yet() -> NoReturn:
+        raise NoTokenYet("there is no token yet: it is being asked for")
+
+    memory = Memory(token=none_yet)
+    failure = failure_of(memory.put(source))
+    assert isinstance(failure, EndpointUnavailable)
+    assert (failure.authority, str(failure)) == ("signer", "there is no token yet: it is being asked for")
+    assert memory.server.asked == []
+
+
+def test_an_unknown_token_is_told_of(source: Path) -> None:
+    """Whoever gives tokens is told which one the signer does not know, and of no other failure."""
+    refused: list[str | None] = []
+    memory = Memory()
+    transfer = Transfer(memory.clock, memory.agent, Disk(), idle_seconds=60)
+    memory.store = SignedStore(transfer, "http://signer.test/", lambda: "old", refused.append)
+    memory.server.next_signs.extend([answer(500), answer(403), answer(401)])
+    for _ in range(3):
+        failure_of(memory.put(source))
+    assert refused == ["old"]
 
 
 def test_a_refused_tenant(memory: Memory, source: Path) -> None:

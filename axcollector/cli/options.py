@@ -99,6 +99,7 @@ class CommandOptions(usage.Options):
 class RegistryOptions(CommandOptions):
     """Options of a subcommand on the registry."""
 
+    only_reads: ClassVar[bool] = False
     optParameters: ClassVar[list[Any]] = [
         ["config", "c", None, "The collector's configuration, which says where its registry is"],
         ["registry", "r", None, "The registry's file; without either, ./axcollector-data/registry.db"],
@@ -114,7 +115,22 @@ class RegistryOptions(CommandOptions):
     def path(self) -> str:
         """The registry's file."""
         registry: str | None = self["registry"]
-        return registry or self.config().registry_file
+        if registry:
+            return registry
+        config = self.config()
+        return self._path_of_synced(config) if config.sync == "transicator" else config.registry_file
+
+    def _path_of_synced(self, config: "Config") -> str:
+        """The newest file of the transicator source, for who only reads it."""
+        from axcollector.sync.transicator_files import newest_registry  # noqa: PLC0415 - for these configurations only
+
+        if not self.only_reads:
+            raise RegistryError("nothing was changed: with sync: transicator the registry is a copy of the servers'")
+        directory = os.path.dirname(config.registry_file)
+        newest = newest_registry(directory, config.apigeesync_cluster_id or "")
+        if newest is None:
+            raise RegistryError(f"there is no registry in {directory} yet: no snapshot has been taken")
+        return newest
 
     def open_registry(self, kind: type[AnyRegistry]) -> AnyRegistry:
         """The registry, which must be there."""
@@ -142,6 +158,7 @@ class ObjectOptions(RegistryOptions):
 class ListOptions(RegistryOptions):
     """Options of a subcommand that lists something."""
 
+    only_reads = True
     optFlags: ClassVar[list[Any]] = [["json", "j", "Write one JSON array of objects"]]
 
     def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:

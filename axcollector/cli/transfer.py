@@ -70,6 +70,7 @@ class ImportOptions(TransferOptions):
 class ExportOptions(TransferOptions):
     """Options of `export`."""
 
+    only_reads = True
     longdesc = (
         "Writes the rows of the registry to FILE, a JSON object a line, in the order of their primary keys. A file of"
         f" that name is replaced once the new one is whole. {_NAMES} Example: axcollector export rows.jsonl.gz"

@@ -10,6 +10,11 @@
      ├── ConfigError             a configuration that cannot be used
      ├── DirectoryInUse          another process has the data directory
      ├── RegistryError           the registry, or a change asked of it, is unusable
+     ├── NoTokenYet              there is no bearer token to use at present
+     ├── SyncFailed              a sync server did not give what it was asked for
+     │    ├── TokenRefused       it does not know our token (401)
+     │    ├── SnapshotTooOld     it has forgotten what happened since our snapshot
+     │    └── AnswerTooLong      its answer is longer than we take
      ├── BadRow                  a line of text is no row of the registry
      ├── TransferFailed          a file could not be imported or exported
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
@@ -135,6 +140,34 @@ class DirectoryInUse(AxcollectorError):
 
 class RegistryError(AxcollectorError):
     """The registry file cannot be used, or what is asked of it makes no sense; the message says which file."""
+
+
+class NoTokenYet(AxcollectorError):
+    """There is no bearer token to use at present; one is being asked for."""
+
+
+class SyncFailed(AxcollectorError):
+    """A sync server did not give what it was asked for; it is asked again, later.
+
+    Attributes:
+        retry_after: Seconds it asked for, or None where it said nothing.
+    """
+
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class TokenRefused(SyncFailed):
+    """A sync server does not know our token (401)."""
+
+
+class SnapshotTooOld(SyncFailed):
+    """The change server has forgotten what happened since our snapshot: a new one is needed."""
+
+
+class AnswerTooLong(SyncFailed):
+    """An answer is longer than what is taken into memory; less is to be asked for at a time."""
 
 
 class BadRow(AxcollectorError):

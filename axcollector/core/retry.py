@@ -47,6 +47,30 @@ class Backoff:
         return self.floor_seconds + chance * (longest - self.floor_seconds)
 
 
+class Pace:
+    """How long to wait between the attempts of one who tries the same thing until it works."""
+
+    def __init__(self, backoff: Backoff) -> None:
+        self._backoff = backoff
+        self._failures = 0
+
+    def succeeded(self) -> None:
+        """It has worked: the next failure is the first."""
+        self._failures = 0
+
+    def failed(self, taken_seconds: float, chance: float, asked_seconds: float | None = None) -> float:
+        """Seconds to wait after an attempt that failed.
+
+        Args:
+            taken_seconds: How long it took; one that took a second or more has been waiting enough.
+            chance: In [0, 1), for the jitter.
+            asked_seconds: How long whoever was asked wants to be left alone, or None.
+        """
+        self._failures = 1 if taken_seconds >= 1 else self._failures + 1
+        delay = self._backoff.delay(self._failures, chance)
+        return delay if asked_seconds is None else max(delay, min(asked_seconds, MAX_PAUSE_SECONDS))
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """An authority that files wait for.

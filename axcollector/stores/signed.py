@@ -18,7 +18,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 
-from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, NoTokenYet, TenantRefused, UploadFailed
 from axcollector.core.layout import split_tenant_directory
 from axcollector.disk import Disk
 from axcollector.stores.transfer import Answer, Transfer
@@ -43,17 +43,25 @@ class _SignedUrl(msgspec.Struct):
 class SignedStore:
     """A `Store` behind a signing service."""
 
-    def __init__(self, transfer: Transfer, server_base: str, token: Callable[[], str | None]) -> None:
+    def __init__(
+        self,
+        transfer: Transfer,
+        server_base: str,
+        token: Callable[[], str | None],
+        refused: Callable[[str | None], object] = lambda _: None,
+    ) -> None:
         """Prepare.
 
         Args:
             transfer: What sends requests.
             server_base: `uap_server_base`: the signer's URL, up to `/analytics`.
-            token: Gives the bearer token of the moment, or None for none; may raise `OSError`.
+            token: Gives the bearer token of the moment, or None for none; may raise `OSError`, or `NoTokenYet`.
+            refused: Is told of a token that the signer does not know.
         """
         self._transfer = transfer
         self._endpoint = f"{server_base.rstrip('/')}/analytics"
         self._token = token
+        self._refused = refused
         self._last_store: dict[str, str] = {}
 
     @classmethod
@@ -63,6 +71,7 @@ class SignedStore:
         disk: Disk,
         server_base: str,
         token: Callable[[], str | None],
+        refused: Callable[[str | None], object] = lambda _: None,
         *,
         timeout_seconds: float,
         concurrency: int,
@@ -74,11 +83,12 @@ class SignedStore:
             disk: What opens files.
             server_base: `uap_server_base`.
             token: As for the constructor.
+            refused: Likewise.
             timeout_seconds: `upload_timeout`.
             concurrency: `upload_concurrency`; as many connections to a host are kept.
         """
         transfer = Transfer.over_network(reactor, disk, idle_seconds=timeout_seconds, connections=concurrency)
-        return cls(transfer, server_base, token)
+        return cls(transfer, server_base, token, refused)
 
     def put(self, tenant: str, key: str, path: str) -> "defer.Deferred[None]":
         """Deliver a file; see `Store`."""
@@ -121,8 +131,11 @@ class SignedStore:
             "encrypt": "true",
         }
         url = f"{self._endpoint}?{urlencode(query, quote_via=quote, safe='')}"
-        answer = await self._transfer.get(SIGNER, url, self._authorization())
+        token = self._current_token()
+        headers = Headers({} if token is None else {"Authorization": [f"Bearer {token}"]})
+        answer = await self._transfer.get(SIGNER, url, headers)
         if answer.status == 401:
+            self._refused(token)
             message = "the signer does not know our bearer token (it answered 401)"
             raise EndpointUnavailable(SIGNER, message)
         if answer.status == 403:
@@ -133,13 +146,14 @@ class SignedStore:
             raise UploadFailed(message)
         return _parse(answer)
 
-    def _authorization(self) -> Headers:
+    def _current_token(self) -> str | None:
         try:
-            token = self._token()
+            return self._token()
         except OSError as exc:
             message = f"the bearer token cannot be read: {exc.strerror}"
             raise EndpointUnavailable(SIGNER, message) from exc
-        return Headers({} if token is None else {"Authorization": [f"Bearer {token}"]})
+        except NoTokenYet as exc:
+            raise EndpointUnavailable(SIGNER, str(exc)) from exc
 
     def _remember(self, tenant: str, store: str) -> None:
         self._last_store.pop(tenant, None)
