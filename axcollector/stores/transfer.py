@@ -1,7 +1,7 @@
 """HTTP as stores need it: one request within its limits, a file's body streamed, what goes wrong mapped once.
 
 *Limits.* A request is broken off when nothing has moved for so long (no piece of the body sent, no byte of the
-answer received), and when all of it takes longer than its size allows.
+answer received), and when all of it takes longer than its size allows; see `limits`.
 
 *Connections* are kept and used again, see `connections`.
 
@@ -11,10 +11,10 @@ the same reason no exception of the libraries is kept as a cause.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final, Self, cast
+from typing import Any, BinaryIO, Final, Self, cast
 
 from OpenSSL import SSL
 from service_identity import VerificationError
@@ -22,10 +22,9 @@ from treq.client import HTTPClient
 from treq.cookies import IndexableCookieJar
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
-from twisted.web import client, http
+from twisted.web import client
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
@@ -34,11 +33,13 @@ from axcollector.core.errors import EndpointUnavailable, UploadFailed
 from axcollector.core.retry import parse_date, parse_retry_after
 from axcollector.disk import Disk
 from axcollector.stores.connections import Connections, FileBody
+from axcollector.stores.limits import Limits, Patience
+from axcollector.stores.receiving import Sink, received
 
 SLOWEST_BYTES_PER_SECOND: Final = 100_000
 """An upload may take the idle limit and, on top, its size at this rate."""
 MAX_ANSWER_BYTES: Final = 1 << 16
-"""No answer that anybody needs is longer; of a longer one the rest is not read."""
+"""No answer of a store is longer; of a longer one the rest is not read."""
 
 _PAUSING: Final = frozenset({429, 503})
 _CANCELLED = (defer.CancelledError, error.ConnectingCancelledError)
@@ -61,15 +62,43 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        body: At most `MAX_ANSWER_BYTES` of the body; it may hold a signed URL.
+        body: At most so much of the body as was wanted; it may hold a signed URL.
         is_whole: Whether that is all of the body.
         is_in_time: Whether the whole request had been sent when the answer came.
+        headers: Of the answer; they may hold a signed URL too.
     """
 
     status: int
     body: bytes = field(repr=False)
     is_whole: bool
     is_in_time: bool
+    headers: Headers = field(repr=False)
+
+    def header(self, name: str) -> str:
+        """The first header of this name; "" where there is none."""
+        return _header(self.headers, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of whom.
+
+    Attributes:
+        authority: Who is asked, for errors.
+        method: Such as GET.
+        url: The URL, valid and absolute.
+        headers: Of the request.
+        limit_bytes: How much of an answer of 200 is wanted.
+        sink: Who takes the body of an answer of 200; what it fails with, other than an `OSError`, is raised on.
+            None: the body is kept.
+    """
+
+    authority: str
+    method: str
+    url: str = field(repr=False)
+    headers: Headers = field(repr=False)
+    limit_bytes: int = MAX_ANSWER_BYTES
+    sink: Sink | None = None
 
 
 class Transfer:
@@ -120,8 +149,9 @@ class Transfer:
             EndpointUnavailable: It cannot be reached, or asks for a pause.
             UploadFailed: There is no proper answer.
         """
-        with _Limits(self._clock, self._idle_seconds, self._idle_seconds) as limits:
-            return await self._exchange(authority, limits, "GET", url, headers, None)
+        return await self.ask(
+            Question(authority, "GET", url, headers), Patience(self._idle_seconds, self._idle_seconds)
+        )
 
     async def put(self, authority: str, url: str, headers: Headers, path: str) -> Answer:
         """Send a file to a URL; arguments and errors are those of `get`, with the file's path."""
@@ -133,36 +163,54 @@ class Transfer:
         with file:
             overall = self._idle_seconds + file.seek(0, io.SEEK_END) / SLOWEST_BYTES_PER_SECOND
             file.seek(0)
-            with _Limits(self._clock, self._idle_seconds, overall) as limits:
-                body = FileBody(file, self._cooperator, limits.moved)
-                try:
-                    return await self._exchange(authority, limits, "PUT", url, headers, body)
-                finally:
-                    body.end()
+            patience = Patience(self._idle_seconds, overall)
+            return await self._ask_with(Question(authority, "PUT", url, headers), patience, file)
 
-    async def _exchange(
-        self, authority: str, limits: "_Limits", method: str, url: str, headers: Headers, body: FileBody | None
-    ) -> Answer:
+    async def ask(self, question: Question, patience: Patience, body: bytes | None = None) -> Answer:
+        """Send a request, with a body or without; errors are those of `get`, and what its sink fails with."""
+        if body is not None:
+            return await self._ask_with(question, patience, io.BytesIO(body))
+        with Limits(self._clock, patience) as limits:
+            return await self._exchange(question, limits, None)
+
+    async def _ask_with(self, question: Question, patience: Patience, file: BinaryIO) -> Answer:
+        with Limits(self._clock, patience) as limits:
+            body = FileBody(file, self._cooperator, limits.moved)
+            try:
+                return await self._exchange(question, limits, body)
+            finally:
+                body.end()
+
+    async def _exchange(self, question: Question, limits: Limits, body: FileBody | None) -> Answer:
+        authority = question.authority
         try:
-            response = await limits.watch(defer.Deferred.fromCoroutine(self._send(method, url, headers, body)))
+            response = await limits.watch(defer.Deferred.fromCoroutine(self._send(question, body)))
             is_in_time = body is None or body.is_sent
             if body is not None and not is_in_time:
                 body.cut()
-            content, is_whole = await limits.watch(_received(response, limits.moved))
+            is_200 = response.code == 200
+            limit, sink = (question.limit_bytes, question.sink) if is_200 else (MAX_ANSWER_BYTES, None)
+            content, is_whole = await limits.watch(received(response, limits.moved, limit, sink))
         except _ALL as exc:
             raise _mapped(authority, exc, limits.expired) from None
         if response.code in _PAUSING:
             raise EndpointUnavailable(
                 authority, f"{authority} answered {response.code}", _retry_after(response, self._clock.seconds())
             )
-        return Answer(response.code, content, is_whole, is_in_time)
+        return Answer(response.code, content, is_whole, is_in_time, response.headers)
 
-    async def _send(self, method: str, url: str, headers: Headers, body: FileBody | None) -> IResponse:
+    async def _send(self, question: Question, body: FileBody | None) -> IResponse:
         def request() -> "defer.Deferred[IResponse]":
             # The clock is named only lest treq should look for the global reactor.
             clock = cast("Any", self._clock)
             return self._client.request(  # type: ignore[return-value]
-                method, url, headers=headers, data=body, allow_redirects=False, unbuffered=True, reactor=clock
+                question.method,
+                question.url,
+                headers=question.headers,
+                data=body,
+                allow_redirects=False,
+                unbuffered=True,
+                reactor=clock,
             )
 
         try:
@@ -208,88 +256,10 @@ def _in_words(exc: BaseException) -> str:
     return str(exc) or type(exc).__name__
 
 
+def _header(headers: Headers, name: str) -> str:
+    return headers.getRawHeaders(name.encode(), [b""])[0].decode("latin-1")
+
+
 def _retry_after(response: IResponse, now: float) -> float | None:
-    def header(name: bytes) -> str:
-        values: list[bytes] = response.headers.getRawHeaders(name, [b""])
-        return values[0].decode("latin-1")
-
-    return parse_retry_after(header(b"retry-after"), parse_date(header(b"date")) or now)
-
-
-def _received(response: IResponse, moved: Callable[[], None]) -> "defer.Deferred[tuple[bytes, bool]]":
-    """Fires with the body, and whether that is all of it. Cancelling closes the connection."""
-    receiver = _Receiver(moved)
-    response.deliverBody(receiver)
-    return receiver.done
-
-
-class _Receiver(Protocol):
-    def __init__(self, moved: Callable[[], None]) -> None:
-        self._moved = moved
-        self._content = b""
-        self.done: defer.Deferred[tuple[bytes, bool]] = defer.Deferred(lambda _: self._leave())
-
-    def dataReceived(self, data: bytes) -> None:
-        if self.done.called:
-            return
-        self._moved()
-        self._content += data
-        if len(self._content) > MAX_ANSWER_BYTES:
-            self.done.callback((self._content[:MAX_ANSWER_BYTES], False))
-            self._leave()
-
-    def _leave(self) -> None:
-        if self.transport is not None:
-            self.transport.loseConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            return
-        if reason.check(client.ResponseDone, http.PotentialDataLoss):
-            self.done.callback((self._content, True))
-        else:
-            self.done.errback(reason)
-
-
-class _Limits:
-    """What breaks a request off: too long without progress, or too long altogether.
-
-    Attributes:
-        expired: Which limit was passed, in words, or "".
-    """
-
-    def __init__(self, clock: IReactorTime, idle_seconds: float, overall_seconds: float) -> None:
-        self._clock = clock
-        self._idle_seconds = idle_seconds
-        self._overall_seconds = overall_seconds
-        self._watched: defer.Deferred[Any] | None = None
-        self.expired = ""
-
-    def __enter__(self) -> Self:
-        self._idle = self._clock.callLater(
-            self._idle_seconds, self._expire, f"nothing moved for {self._idle_seconds:g} s"
-        )
-        self._overall = self._clock.callLater(
-            self._overall_seconds, self._expire, f"not done after {self._overall_seconds:.0f} s"
-        )
-        return self
-
-    def watch(self, deferred: "defer.Deferred[Any]") -> "defer.Deferred[Any]":
-        """Cancel this one when a limit is passed."""
-        self._watched = deferred
-        return deferred
-
-    def moved(self) -> None:
-        """Something has moved."""
-        if self._idle.active():
-            self._idle.reset(self._idle_seconds)
-
-    def _expire(self, reason: str) -> None:
-        self.expired = reason
-        if self._watched is not None:
-            self._watched.cancel()
-
-    def __exit__(self, *_: object) -> None:
-        for call in (self._idle, self._overall):
-            if call.active():
-                call.cancel()
+    moment = parse_date(_header(response.headers, "date")) or now
+    return parse_retry_after(_header(response.headers, "retry-after"), moment)
