@@ -173,7 +173,9 @@ def test_a_proxy_that_wants_to_know_who_we_are(memory: Memory, source: Path) -> 
     assert "the proxy wants a user name and password" in str(failure)
 
 
-@pytest.mark.parametrize("refusal", [answer(403), answer(400, b"<Code>ExpiredToken</Code>")])
+@pytest.mark.parametrize(
+    "refusal", [answer(403), answer(400, b"<Code>ExpiredToken</Code>"), answer(400, b"<Code>AccessDenied</Code>")]
+)
 def test_an_expired_url_is_asked_for_again(memory: Memory, source: Path, refusal: Misbehaviour) -> None:
     """Once."""
     memory.server.next_puts.append(refusal)

@@ -31,8 +31,8 @@ _TOO_LARGE: Final = frozenset({413, 414})
 _REMEMBERED_TENANTS: Final = 10_000
 _ENCRYPTION: Final = "x-amz-server-side-encryption"
 _PRINTABLE: Final = re.compile(r"[!-~]+")
-_EXPIRED: Final = re.compile(rb"expired", re.IGNORECASE)
-
+_EXPIRED: Final = re.compile(rb"expired|<Code>AccessDenied</Code>", re.IGNORECASE)
+"""What an answer of 400 to an expired URL holds: AWS's words, and those of `rclone serve s3`."""
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
