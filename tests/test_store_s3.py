@@ -11,6 +11,7 @@ from typing import Any
 
 import botocore.exceptions
 import pytest
+import pytest_twisted
 from treq.testing import RequestTraversalAgent
 from twisted.internet import defer
 from twisted.internet.task import Clock
@@ -26,7 +27,7 @@ from axcollector.stores.s3_credentials import CredentialCache, SessionCredential
 from axcollector.stores.s3_signing import Credentials, S3Signer
 from axcollector.stores.transfer import MAX_ANSWER_BYTES, Transfer
 from tests.fakes import HeldThread, SameThread, result_of
-from tests.signing_server import Misbehaviour, answer, never
+from tests.signing_server import Misbehaviour, RawServer, answer, never, url_of
 
 NOW = 1_767_323_045
 DATE = "Fri, 02 Jan 2026 03:04:05 GMT"
@@ -472,6 +473,27 @@ def test_botocores_chain_is_asked(tmp_path: Path) -> None:
             [sys.executable, "-c", program], env={**environment, **more}, capture_output=True, text=True, check=True
         )
         assert done.stdout.strip() == expected
+
+
+@pytest_twisted.ensureDeferred
+async def test_an_early_success_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over real sockets, with credentials of the environment: who has not read the file is not believed to have it."""
+    from twisted.internet import reactor
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "KEYID")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    big = tmp_path / "big"
+    big.write_bytes(b"0" * 30_000_000)
+    server = RawServer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    port = reactor.listenTCP(0, server, interface="127.0.0.1")
+    signer = S3Signer("bucket", endpoint_url=url_of(port))
+    store = S3Store.over_network(reactor, SameThread(), Disk(), signer, timeout_seconds=30, concurrency=1)
+    with pytest.raises(UploadFailed, match="answered 200 before it had all of the file"):
+        await store.put(TENANT, KEY, str(big))
+    assert b"Credential=KEYID/" in server.connections[0].received
+    await store.close()
+    await server.close()
+    await defer.maybeDeferred(port.stopListening)
 
 
 def test_a_missing_library_is_told_at_start(tmp_path: Path) -> None:
