@@ -387,6 +387,13 @@ APIDANALYTICS_COLLECTION_INTERVAL: 60
 """
 
 
+def test_apids_proxy_is_ours(tmp_path: Path) -> None:
+    """It goes by another name there; a password in it is kept, and not shown."""
+    result = loaded(tmp_path, "configcompletefwdp: http://me:hush@proxy.example.com:3128\n")
+    assert result.config.upload_proxy == "http://me:hush@proxy.example.com:3128"
+    assert "hush" not in repr(result)
+
+
 def test_apid_configurations(tmp_path: Path) -> None:
     """A file made for apid is understood, and one note says what nothing was made of; no secret is in it."""
     result = loaded(tmp_path, APID)

@@ -24,6 +24,7 @@ from axcollector.stores.s3_credentials import CredentialCache
 from axcollector.stores.s3_signing import Credentials, S3Signer
 from axcollector.stores.signed import SignedStore
 from axcollector.stores.transfer import Transfer
+from tests.forward_proxy import PlainProxy
 from tests.rclone_server import ACCESS_KEY, BUCKET, SECRET_KEY, RcloneServer
 from tests.running import delivered_below, ids_of
 from tests.signing_server import url_of
@@ -117,9 +118,13 @@ class Stores:
         self.signed = SignedStore.over_network(
             reactor, Disk(), url_of(self.port), lambda: None, timeout_seconds=30, concurrency=8
         )
-        transfer = Transfer.over_network(reactor, Disk(), idle_seconds=30, connections=8)
-        cache = CredentialCache(reactor, self.thread, self._look_up, "store", patience_seconds=30)
-        self.s3 = S3Store(reactor, self.thread, Disk(), transfer, self.signer, cache)
+        self.s3 = self.make_s3()
+
+    def make_s3(self, proxy: str | None = None) -> S3Store:
+        """A store with its own connections, directly or by proxy."""
+        transfer = Transfer.over_network(self.reactor, Disk(), idle_seconds=30, connections=8, proxy=proxy)
+        cache = CredentialCache(self.reactor, self.thread, self._look_up, "store", patience_seconds=30)
+        return S3Store(self.reactor, self.thread, Disk(), transfer, self.signer, cache)
 
     def _look_up(self, anew: bool) -> Credentials:
         return self.credentials.pop(0) if len(self.credentials) > 1 else self.credentials[0]
@@ -228,6 +233,21 @@ async def test_wrong_credentials_are_refused(
     assert rclone.objects() == {}
     await deliver(stores.s3, files, tmp_path)
     assert expected_objects(files, ("acme~test",)) == rclone.objects()
+
+
+@pytest_twisted.ensureDeferred
+async def test_signatures_are_good_behind_a_proxy(
+    stores: Stores, rclone: RcloneServer, files: list[bytes], tmp_path: Path, reactor: Any
+) -> None:
+    """What the proxy passes on is what was signed."""
+    proxy = PlainProxy(reactor)
+    port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
+    store = stores.make_s3(url_of(port))
+    await deliver(store, files, tmp_path)
+    assert expected_objects(files, ("acme~test",)) == rclone.objects()
+    assert len(proxy.seen) == len(files)
+    await store.close()
+    await defer.maybeDeferred(port.stopListening)
 
 
 @pytest_twisted.ensureDeferred

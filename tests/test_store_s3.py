@@ -1,5 +1,6 @@
 """The store `s3://`: what is sent, what each refusal means, and where credentials come from; in memory."""
 
+import gzip
 import hashlib
 import os
 import subprocess
@@ -18,6 +19,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent
 from twisted.web.http import Request
 from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from axcollector.core.errors import CredentialsRefused, EndpointUnavailable, FileRefused, UploadFailed
 from axcollector.disk import Disk
@@ -27,7 +29,10 @@ from axcollector.stores.s3_credentials import CredentialCache, SessionCredential
 from axcollector.stores.s3_signing import Credentials, S3Signer
 from axcollector.stores.transfer import MAX_ANSWER_BYTES, Transfer
 from tests.fakes import HeldThread, SameThread, result_of
+from tests.forward_proxy import PlainProxy
+from tests.running import Running, until
 from tests.signing_server import Misbehaviour, RawServer, answer, never, url_of
+from tests.test_uploader import Place, refuse_all
 
 NOW = 1_767_323_045
 DATE = "Fri, 02 Jan 2026 03:04:05 GMT"
@@ -494,6 +499,52 @@ async def test_an_early_success_is_none(tmp_path: Path, monkeypatch: pytest.Monk
     await store.close()
     await server.close()
     await defer.maybeDeferred(port.stopListening)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_collector_delivers_to_s3_by_proxy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its configuration alone: the records of a batch are in the bucket, and the proxy has seen the request."""
+    from twisted.internet import reactor
+
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "NEW")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    bucket, proxy = Bucket(), PlainProxy(reactor, "Basic bWU6aHVzaA==")
+    ports = [reactor.listenTCP(0, factory, interface="127.0.0.1") for factory in (Site(bucket), proxy)]
+    running = Running(
+        tmp_path,
+        store="s3://bucket/prefix",
+        s3_endpoint_url=url_of(ports[0]),
+        s3_region="eu-west-1",
+        upload_proxy=url_of(ports[1]).replace("//", "//me:hush@"),
+    )
+    await running.start()
+    await running.send(await running.scope("acme", "test"), ['{"client_received_start_timestamp": 1}'])
+    await until(lambda: bucket.objects)
+    await running.stop()
+    ((path, body),) = bucket.objects.items()
+    assert path.startswith("/bucket/prefix/acme~test/date%3D")
+    assert gzip.decompress(body).count(b"\n") == 1
+    assert [url.decode() for url in proxy.seen] == [url_of(ports[0]) + path]
+    assert "/eu-west-1/s3/aws4_request" in bucket.headers[0]["authorization"]
+    for port in ports:
+        await defer.maybeDeferred(port.stopListening)
+
+
+def test_refused_credentials_cost_no_attempt(tmp_path: Path) -> None:
+    """The uploader pauses the store; a file that is refused is an attempt of its bucket, as any failure."""
+    place = Place(tmp_path)
+    bucket = place.stage("acme~test", "a").name
+    place.store.refuse = refuse_all(CredentialsRefused(place.store.AUTHORITY, "it does not take KEY"))
+    uploader = place.make(max_attempts=1, failed_retry_batch=0)
+    uploader.startService()
+    place.clock.pump([5] * 10)
+    (pause,) = uploader.status().paused
+    assert (pause.authority, pause.reason) == (place.store.AUTHORITY, "it does not take KEY")
+    assert uploader.status().failed_tries == 0
+    place.store.refuse = refuse_all(FileRefused("too large"))
+    place.clock.pump([5] * 70)
+    assert place.left("failed") == [bucket, f"{bucket}/a.txt.gz"]
+    result_of(uploader.stopService())
 
 
 def test_a_missing_library_is_told_at_start(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _STORED: Final = frozenset({200, 201, 204})
 _OF_CREDENTIALS: Final = frozenset(
     {
         *("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "TokenRefreshRequired", "InvalidToken"),
-        *("InvalidSecurity", "NotSignedUp", "AccountProblem", "Unauthorized"),
+        *("InvalidTokenId", "InvalidSecurity", "NotSignedUp", "AccountProblem", "Unauthorized"),
     }
 )
 _OF_THE_CLOCK: Final = "RequestTimeTooSkewed"
