@@ -22,6 +22,7 @@ from axcollector.config_values import (
     Kind,
     Path,
     PathPart,
+    ProxyUrl,
     Seconds,
     Size,
     StoreUrl,
@@ -109,6 +110,12 @@ class Config:
     store: Annotated[
         str | None, StoreUrl(), "where files go without a signing service; by default file:, local_storage_path, /store"
     ] = None
+    s3_endpoint_url: Annotated[
+        str | None, Url(), "for s3: in place of AWS, what speaks S3: MinIO, Ceph, R2, Google Cloud Storage"
+    ] = None
+    s3_region: Annotated[
+        str, Text(r"[A-Za-z0-9-]{1,64}", "a region's name, such as eu-west-1"), "for s3: where the bucket is"
+    ] = "us-east-1"
     bearer_token: Annotated[str | None, Text(), "the token for the signing service"] = field(default=None, repr=False)
     bearer_token_file: Annotated[
         str | None, Path(), "a file that holds the token for the signing service; read again when it changes"
@@ -150,7 +157,9 @@ class Config:
     admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
     http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "twisted"
-    upload_proxy: Annotated[str | None, Url(), "the forward proxy for uploads and sync"] = None
+    upload_proxy: Annotated[
+        str | None, ProxyUrl(), "the forward proxy for uploads and sync; with a password, better not on a command line"
+    ] = field(default=None, repr=False)
     log_format: Annotated[str, Choice(("text", "json")), "how log lines are written"] = "text"
 
     def __post_init__(self) -> None:
@@ -192,6 +201,7 @@ class Key:
         description: What it is for.
         default: Its value when it is not given; None: there is none, or it follows from other keys.
         secret: Whether its value must never be shown, nor be given on a command line.
+        is_private: Whether its value is a secret, or may hold a password.
     """
 
     name: str
@@ -199,6 +209,7 @@ class Key:
     description: str
     default: Any
     secret: bool
+    is_private: bool
 
     def read(self, value: object) -> object:
         """The value as `Config` holds it; raises `ConfigError`."""
@@ -206,8 +217,8 @@ class Key:
             return self.kind.read(value)
         except ValueError as exc:
             problem = ConfigError(f"{self.shown(value)} is not allowed; allowed is {self.kind.allowed}")
-            # What a kind raised holds the value, which may be a secret.
-            raise problem from (None if self.secret else exc)
+            # What a kind raised holds the value, which may be a secret, or hold one.
+            raise problem from (None if self.is_private else exc)
 
     @property
     def default_text(self) -> str:
@@ -236,7 +247,8 @@ def _keys() -> dict[str, Key]:
     keys = {}
     for each in fields(Config):
         kind, description = hints[each.name].__metadata__
-        keys[each.name] = Key(each.name, kind, description, each.default, not each.repr)
+        is_secret = not each.repr and not isinstance(kind, ProxyUrl)
+        keys[each.name] = Key(each.name, kind, description, each.default, is_secret, not each.repr)
     return keys
 
 
@@ -248,13 +260,11 @@ _LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1
 NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
     ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
-    ("store", lambda value: str(value).startswith("s3:"), "file:PATH is"),
     ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
     ("ingest_auth", lambda value: value == "token", "none is"),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("workers", lambda value: value != 1, "1 is"),
     ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
-    ("upload_proxy", lambda value: value is not None, "leave it out: uploads go directly"),
     ("log_format", lambda value: value == "json", "text is"),
 )
 """What is not available yet: the key, whether a value of it is one of those, and what is available."""
@@ -276,7 +286,7 @@ def _check_together(config: Config) -> None:
         )
     _check_sync(config)
     for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
-        if os.path.commonpath([path, config.data_directory]) == config.data_directory:
+        if os.path.isabs(path) and os.path.commonpath([path, config.data_directory]) == config.data_directory:
             raise ConfigError(
                 f"{key}: {path!r} lies in {config.data_directory!r}, which data_path keeps for the stages;"
                 " allowed is a path outside of it"

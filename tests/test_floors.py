@@ -45,6 +45,7 @@ MAY_IMPORT: Final = {
     "klein": {"webapi", "admin", "signer"},
     "treq": {"stores", "client"},
     "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
+    "botocore": {"stores"},
     "axcollector.config": {"api", "config_file", "collector", "workers", "cli", "tap"},
     "twisted.internet.reactor": {"tap", "cli"},
 }

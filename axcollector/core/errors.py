@@ -18,8 +18,10 @@
      ├── BadRow                  a line of text is no row of the registry
      ├── TransferFailed          a file could not be imported or exported
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
+          ├── FileRefused        it will not be while it is as it is: permanent
           └── Paused             somebody is unavailable; costs no attempt
-               ├── EndpointUnavailable   the signer or a store host
+               ├── EndpointUnavailable   the signer or a store host cannot be reached, or asks for a pause
+               ├── CredentialsRefused    the signer or a store host does not take our credentials
                └── TenantRefused         the signer refuses this tenant
 
 The core raises, shells translate: the status, code and reason of a `Refusal` are those of SPEC section 2.
@@ -182,6 +184,10 @@ class UploadFailed(AxcollectorError):
     """A file could not be delivered this time; counts as an attempt of its bucket."""
 
 
+class FileRefused(UploadFailed):
+    """This file cannot be delivered as it is, whenever it is tried: it is too large, say, or cannot be read."""
+
+
 class Paused(UploadFailed):
     """An authority asks for a pause: its files wait, and no attempt is counted.
 
@@ -198,6 +204,10 @@ class Paused(UploadFailed):
 
 class EndpointUnavailable(Paused):
     """The signer, or a store host, cannot be reached or asks for a pause."""
+
+
+class CredentialsRefused(Paused):
+    """The signer, or a store host, does not take our credentials, or there are none."""
 
 
 class TenantRefused(Paused):

@@ -74,6 +74,11 @@ class TransicatorSettings(Protocol):
         """The files are beside it."""
         ...
 
+    @property
+    def upload_proxy(self) -> str | None:
+        """The forward proxy by which the servers are reached; None: there is none."""
+        ...
+
 
 def over_network(
     reactor: Any,  # noqa: ANN401 - time, TCP and TLS, as every reactor has them
@@ -106,7 +111,8 @@ def over_network(
         consumer_secret=settings.apigeesync_consumer_secret or "",
     )
     directory = os.path.dirname(settings.registry_file)
-    client = TransicatorClient(reactor, Transfer.over_network(reactor, disk, idle_seconds=60, connections=2), servers)
+    transfer = Transfer.over_network(reactor, disk, idle_seconds=60, connections=2, proxy=settings.upload_proxy)
+    client = TransicatorClient(reactor, transfer, servers)
     backoff = Backoff(FIRST_DELAY_SECONDS, settings.apigeesync_poll_interval, _SHORTEST_DELAY_SECONDS)
     registration = Registration(disk, os.path.join(directory, _MARKER), instance_id)
     token = TokenKeeper(reactor, worker, client, registration, backoff, chance)
