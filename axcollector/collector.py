@@ -11,7 +11,7 @@ with a data directory of its own, live in one process.
 import os
 import random
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -23,10 +23,11 @@ from axcollector.bearer import BearerToken
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
 from axcollector.core.commit import GroupCommit
-from axcollector.core.errors import ConfigError, NotReady, Refusal
+from axcollector.core.errors import NotReady, Refusal
 from axcollector.core.layout import Stage
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
+from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
 from axcollector.intake import Intake, Record
 from axcollector.journal import Durability, JournalPlan, JournalWriter
@@ -38,14 +39,11 @@ from axcollector.services import InOrder, OnStop, Periodic, WorkThread
 from axcollector.splitter import Splitter, take_over
 from axcollector.spool import Spool
 from axcollector.stores.base import Store
-from axcollector.stores.directory import DirectoryStore
-from axcollector.stores.signed import SignedStore
 from axcollector.sync.directory import CachedDirectory, Directory, RegistryDirectory
 from axcollector.sync.listener import SyncListener
 from axcollector.sync.registry_source import RegistrySource
 from axcollector.sync.transicator import over_network
 from axcollector.sync.transicator_source import TransicatorSource
-from axcollector.sync.transicator_token import TokenKeeper
 from axcollector.uploader import Uploader
 
 STOP_SECONDS = 8.0
@@ -80,7 +78,6 @@ class Collector(Service):
         self._reactor = reactor
         self._disk = Disk()
         self._threads = {name: WorkThread(reactor, name) for name in _THREADS}
-        self._given_store = store
         self._running: InOrder | None = None
         self._intake: Intake | None = None
         self._spool: Spool | None = None
@@ -90,8 +87,9 @@ class Collector(Service):
         self._premises = Premises(self._disk, config.local_storage_path, config.data_directory)
         self._reserve = SplitReserve(self._disk, config.data_directory)
         self._transicator: TransicatorSource | None = None
-        uses_s3 = store is None and config.uap_server_base is None and config.store_url.startswith("s3:")
-        self._s3 = self._s3_store() if uses_s3 else None
+        self._make_store: StoreMaker = (
+            store_maker(reactor, self._threads["store"], self._disk, config) if store is None else lambda _: store
+        )
         self.sync = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
         self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
@@ -124,7 +122,7 @@ class Collector(Service):
         self._room = Room(self._disk, config.data_directory, config.spool_quota_bytes)
         room = Periodic(self._reactor, ROOM_TICK_SECONDS, "room", self._measure_room)
         sources = self._sources()
-        store = self._given_store or self._make_store()
+        store = self._make_store(self._bearer())
         self.uploader = Uploader(
             self._reactor,
             self._threads["staging"],
@@ -146,48 +144,12 @@ class Collector(Service):
         assert self._room is not None
         return self._threads["staging"].run(self._room.measure)
 
-    def _make_store(self) -> Store:
+    def _bearer(self) -> Bearer:
+        """The token for the signing service: the configured one, else that of the sync source, if that has one."""
         config = self.config
-        if self._s3 is not None:
-            return self._s3()
-        if config.uap_server_base is None:
-            root = config.store_url.removeprefix("file:")
-            return DirectoryStore(self._threads["store"], self._disk, root)
-        token: BearerToken | TokenKeeper = BearerToken(config)
         if self._transicator is not None and config.bearer_token is None and config.bearer_token_file is None:
-            token = self._transicator.token
-        return SignedStore.over_network(
-            self._reactor,
-            self._disk,
-            config.uap_server_base,
-            token,
-            token.refused,
-            timeout_seconds=config.upload_timeout,
-            concurrency=config.upload_concurrency,
-            proxy=config.upload_proxy,
-        )
-
-    def _s3_store(self) -> Callable[[], Store]:
-        """What makes the `s3:` store. Raises `ConfigError` where what it needs is not installed."""
-        config = self.config
-        try:
-            from axcollector.stores.s3 import S3Store  # noqa: PLC0415 - who has no such store need not have its library
-            from axcollector.stores.s3_signing import S3Signer  # noqa: PLC0415
-        except ModuleNotFoundError as exc:
-            raise ConfigError(
-                f"store: {config.store_url!r} needs {(exc.name or '').partition('.')[0]}, which is not installed;"
-                " allowed is file:PATH, or s3: after pip install 'axcollector[s3]'"
-            ) from exc
-        bucket, _, prefix = config.store_url.removeprefix("s3://").partition("/")
-        return lambda: S3Store.over_network(
-            self._reactor,
-            self._threads["store"],
-            self._disk,
-            S3Signer(bucket, prefix, config.s3_region, config.s3_endpoint_url),
-            timeout_seconds=config.upload_timeout,
-            concurrency=config.upload_concurrency,
-            proxy=config.upload_proxy,
-        )
+            return self._transicator.token
+        return BearerToken(config)
 
     def _splitter(self, stage: Stage) -> Splitter:
         pack_all = self.config.compression == "small"
