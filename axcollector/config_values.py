@@ -8,6 +8,7 @@ in errors, on the command line and in the documentation alike. Kinds touch no fi
 import math
 import os
 import re
+import reprlib
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -248,3 +249,10 @@ def _in_range(value: N, minimum: float, maximum: float | None) -> N:
 
 def _range(minimum: float, maximum: float | None) -> str:
     return f"{minimum:.15g} or more" if maximum is None else f"{minimum:.15g} to {maximum:.15g}"
+
+
+def shortly(value: object) -> str:
+    """A value in one line of bearable length, without the user names and passwords of URLs."""
+    shortener = reprlib.Repr()
+    shortener.maxstring = shortener.maxother = 120
+    return re.sub(r"//[^/@]*@", "//…@", shortener.repr(value))

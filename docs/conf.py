@@ -12,7 +12,8 @@ from sphinx.util.typing import ExtensionMetadata
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from axcollector import __version__
-from axcollector.config import KEYS, NOT_YET, Key
+from axcollector.config import KEYS, NOT_YET
+from axcollector.config_keys import Key
 
 project = "axcollector"
 author = "the axcollector developers"

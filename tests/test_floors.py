@@ -32,9 +32,19 @@ FLOORS: Final = {
         "stores",
     },
     3: {"journal", "spool", "splitter", "salvager", "closing", "intake", "uploader", "sync"},
-    4: {"config", "config_values", "config_endpoints", "config_file", "bearer", "collector", "workers"},
+    4: {
+        "config",
+        "config_keys",
+        "config_values",
+        "config_endpoints",
+        "config_file",
+        "config_yaml",
+        "bearer",
+        "collector",
+        "workers",
+    },
     5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
-    6: {"tap", "cli"},
+    6: {"launch", "tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
