@@ -23,6 +23,7 @@ FLOORS: Final = {
         "registry",
         "registry_file",
         "clock_steps",
+        "sqlite_file",
         "tokens",
         "services",
         "premises",
@@ -31,7 +32,7 @@ FLOORS: Final = {
         "buckets",
         "stores",
     },
-    3: {"journal", "spool", "splitter", "salvager", "closing", "intake", "uploader", "sync"},
+    3: {"token_watch", "journal", "spool", "splitter", "salvager", "closing", "intake", "uploader", "sync"},
     4: {
         "config",
         "config_keys",
@@ -44,7 +45,7 @@ FLOORS: Final = {
         "workers",
     },
     5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
-    6: {"launch", "tap", "cli"},
+    6: {"launch", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
