@@ -34,6 +34,8 @@ _DECIMAL: Final = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 _FLAGS: Final = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _URL_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+MAX_S3_PREFIX: Final = 500
+"""A whole key may have 1024 bytes; what is put behind the prefix has up to 480."""
 _S3: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[!-~]*)?")
 
 
@@ -239,6 +241,27 @@ class StoreUrl:
         if not _S3.fullmatch(value):
             raise ValueError(value)
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class S3Url:
+    """A bucket, and what the keys of all objects in it begin with."""
+
+    unit: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """The form."""
+        return f"s3://bucket/prefix, the prefix without . and .. and empty parts, at most {MAX_S3_PREFIX} characters"
+
+    def read(self, value: object) -> str:
+        """Takes text; a slash at its end is dropped."""
+        if not isinstance(value, str) or not _S3.fullmatch(value):
+            raise ValueError(value)
+        prefix = value.removeprefix("s3://").partition("/")[2].rstrip("/")
+        if len(prefix) > MAX_S3_PREFIX or (prefix and not _URL_PATH.fullmatch("/" + prefix)):
+            raise ValueError(value)
+        return value.rstrip("/")
 
 
 def _in_range(value: N, minimum: float, maximum: float | None) -> N:

@@ -155,7 +155,7 @@ def test_what_a_terminal_would_obey_is_escaped(registry: str, capsys: Capture) -
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
-        ([], "a command is missing, one of scope, key, demo; see `axcollector --help`"),
+        ([], "a command is missing, one of scope, key, signer-token, demo; see `axcollector --help`"),
         (["scope"], "a command is missing, one of add, list, remove; see `axcollector scope --help`"),
         (["nonsense"], "unknown command: nonsense; see `axcollector --help`"),
         (["key", "nonsense"], "unknown command: nonsense; see `axcollector key --help`"),

@@ -108,13 +108,13 @@ class RegistryOptions(CommandOptions):
         return Registry.create(self.path())
 
 
-class ListOptions(RegistryOptions):
+class Listing(CommandOptions):
     """Options of a subcommand that lists something."""
 
     optFlags: ClassVar[list[Any]] = [["json", "j", "Write one JSON array of objects"]]
 
-    def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-        """Write rows to stdout: as JSON, or as a table with a head."""
+    def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows to stdout: as JSON, or, where all values are texts, as a table with a head."""
         if self["json"]:
             sys.stdout.write(json.dumps(rows, indent=2) + "\n")
             return
@@ -123,6 +123,10 @@ class ListOptions(RegistryOptions):
         for line in lines:
             padded = (text.ljust(width) for text, width in zip(line, widths, strict=True))
             sys.stdout.write("  ".join(padded).rstrip() + "\n")
+
+
+class ListOptions(RegistryOptions, Listing):
+    """Options of a subcommand that lists something of the registry."""
 
 
 def printable(text: str) -> str:
