@@ -10,7 +10,7 @@ from typing import BinaryIO, NoReturn
 import pytest
 from twisted.internet import defer
 
-from axcollector.core.errors import EndpointUnavailable, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, FileRefused, UploadFailed
 from axcollector.disk import AppendFile, Disk
 from axcollector.stores.base import Store
 from axcollector.stores.directory import DirectoryStore
@@ -157,7 +157,7 @@ def test_the_file_is_at_fault(tmp_path: Path, source: Path, kind: str) -> None:
     store = store_at(tmp_path, FailingDisk("read" if kind == "unreadable" else ""))
     path = source if kind == "unreadable" else path
     failure = failure_of(store.put(TENANT, KEY, str(path)))
-    assert type(failure) is UploadFailed
+    assert type(failure) is FileRefused
     assert str(failure).startswith("the file cannot be read: ")
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
 

@@ -13,8 +13,10 @@
      ├── RegistryError           the registry, or a change asked of it, is unusable
      ├── TokensError             the file of tokens, or a change asked of it, is unusable
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
+          ├── FileRefused        it will not be while it is as it is: permanent
           └── Paused             somebody is unavailable; costs no attempt
-               ├── EndpointUnavailable   the signer or a store host
+               ├── EndpointUnavailable   the signer or a store host cannot be reached, or asks for a pause
+               ├── CredentialsRefused    the signer or a store host does not take our credentials
                └── TenantRefused         the signer refuses this tenant
 
 The core raises, shells translate: the status, code and reason of a `Refusal` are those of SPEC section 2.
@@ -153,6 +155,10 @@ class UploadFailed(AxcollectorError):
     """A file could not be delivered this time; counts as an attempt of its bucket."""
 
 
+class FileRefused(UploadFailed):
+    """This file cannot be delivered as it is, whenever it is tried: it is too large, say, or cannot be read."""
+
+
 class Paused(UploadFailed):
     """An authority asks for a pause: its files wait, and no attempt is counted.
 
@@ -169,6 +175,10 @@ class Paused(UploadFailed):
 
 class EndpointUnavailable(Paused):
     """The signer, or a store host, cannot be reached or asks for a pause."""
+
+
+class CredentialsRefused(Paused):
+    """The signer, or a store host, does not take our credentials, or there are none."""
 
 
 class TenantRefused(Paused):

@@ -1,15 +1,19 @@
 """What a store is.
 
-A store takes one file at a time and says one of four things:
+A store takes one file at a time. It is delivered, and the Deferred fires; or the put fails with one of these:
 
-* It is delivered: the Deferred fires.
-* `UploadFailed`: not this time; an attempt of the file's bucket.
+* `UploadFailed`: not this time. An attempt of the file's bucket.
+* `FileRefused`: not while the file is as it is, however often it is tried. An attempt likewise, because a store may be
+  mistaken and operators may change its limits; `failed` is where such a bucket ends.
 * `EndpointUnavailable`: an authority (the signer, a store host, a disk) can take nobody's files at present.
+* `CredentialsRefused`: an authority takes nobody's files because it does not take our credentials. The next put looks
+  for new ones.
 * `TenantRefused`: an authority takes none of this tenant's files at present.
 
-The last two cost no attempt; the `authority` that they carry is one that `authorities` names from then on, so that
-whoever uploads leaves the files alone that would only run into the same wall. Errors of the libraries that a store
-uses are mapped to these in one place of the store; their messages hold no token and no signed URL.
+The last three are `Paused` and cost no attempt; the `authority` that they carry is one that `authorities` names from
+then on, so that whoever uploads leaves the files alone that would only run into the same wall. `retry_after` is how
+long that authority asks to be left alone. Errors of the libraries that a store uses are mapped to these in one place of
+the store; their messages hold no token, no secret and no signed URL.
 """
 
 from typing import Protocol

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from twisted.internet import defer
 
-from axcollector.core.errors import EndpointUnavailable, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, FileRefused, UploadFailed
 from axcollector.disk import Disk, DurableDirectories
 from axcollector.services import Worker
 
@@ -93,5 +93,5 @@ def _read(file: BinaryIO) -> bytes:
         raise _unreadable(exc) from exc
 
 
-def _unreadable(exc: OSError) -> UploadFailed:
-    return UploadFailed(f"the file cannot be read: {exc.strerror}")
+def _unreadable(exc: OSError) -> FileRefused:
+    return FileRefused(f"the file cannot be read: {exc.strerror}")
