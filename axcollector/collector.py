@@ -11,7 +11,7 @@ with a data directory of its own, live in one process.
 import os
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
@@ -23,7 +23,7 @@ from axcollector.bearer import BearerToken
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
 from axcollector.core.commit import GroupCommit
-from axcollector.core.errors import NotReady, Refusal
+from axcollector.core.errors import ConfigError, NotReady, Refusal
 from axcollector.core.layout import Stage
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
@@ -70,6 +70,9 @@ class Collector(Service):
             reactor: Provides time, threads and TCP, as every Twisted reactor does.
             config: What to do.
             store: Where files go, in place of the configured one.
+
+        Raises:
+            ConfigError: What the configured store needs is not installed.
         """
         self._reactor = reactor
         self._disk = Disk()
@@ -83,6 +86,8 @@ class Collector(Service):
         self.config = config
         self._premises = Premises(self._disk, config.local_storage_path, config.data_directory)
         self._reserve = SplitReserve(self._disk, config.data_directory)
+        uses_s3 = store is None and config.uap_server_base is None and config.store_url.startswith("s3:")
+        self._s3 = self._s3_store() if uses_s3 else None
         self.sync = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
         self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
@@ -138,6 +143,8 @@ class Collector(Service):
 
     def _make_store(self) -> Store:
         config = self.config
+        if self._s3 is not None:
+            return self._s3()
         if config.uap_server_base is None:
             root = config.store_url.removeprefix("file:")
             return DirectoryStore(self._threads["store"], self._disk, root)
@@ -148,6 +155,29 @@ class Collector(Service):
             BearerToken(config),
             timeout_seconds=config.upload_timeout,
             concurrency=config.upload_concurrency,
+            proxy=config.upload_proxy,
+        )
+
+    def _s3_store(self) -> Callable[[], Store]:
+        """What makes the `s3:` store. Raises `ConfigError` where what it needs is not installed."""
+        config = self.config
+        try:
+            from axcollector.stores.s3 import S3Store  # noqa: PLC0415 - who has no such store need not have its library
+            from axcollector.stores.s3_signing import S3Signer  # noqa: PLC0415
+        except ModuleNotFoundError as exc:
+            raise ConfigError(
+                f"store: {config.store_url!r} needs {(exc.name or '').partition('.')[0]}, which is not installed;"
+                " allowed is file:PATH, or s3: after pip install 'axcollector[s3]'"
+            ) from exc
+        bucket, _, prefix = config.store_url.removeprefix("s3://").partition("/")
+        return lambda: S3Store.over_network(
+            self._reactor,
+            self._threads["store"],
+            self._disk,
+            S3Signer(bucket, prefix, config.s3_region, config.s3_endpoint_url),
+            timeout_seconds=config.upload_timeout,
+            concurrency=config.upload_concurrency,
+            proxy=config.upload_proxy,
         )
 
     def _splitter(self, stage: Stage) -> Splitter:

@@ -18,6 +18,7 @@ from axcollector.config_values import (
     Flag,
     Path,
     PathPart,
+    ProxyUrl,
     Seconds,
     Size,
     StoreUrl,
@@ -100,6 +101,12 @@ class Config:
     store: Annotated[
         str | None, StoreUrl(), "where files go without a signing service; by default file:, local_storage_path, /store"
     ] = None
+    s3_endpoint_url: Annotated[
+        str | None, Url(), "for s3: in place of AWS, what speaks S3: MinIO, Ceph, R2, Google Cloud Storage"
+    ] = None
+    s3_region: Annotated[
+        str, Text(r"[A-Za-z0-9-]{1,64}", "a region's name, such as eu-west-1"), "for s3: where the bucket is"
+    ] = "us-east-1"
     bearer_token: Annotated[str | None, Text(), "the token for the signing service"] = field(default=None, repr=False)
     bearer_token_file: Annotated[
         str | None, Path(), "a file that holds the token for the signing service; read again when it changes"
@@ -127,7 +134,9 @@ class Config:
     admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
     http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "twisted"
-    upload_proxy: Annotated[str | None, Url(), "the forward proxy for uploads and sync"] = None
+    upload_proxy: Annotated[
+        str | None, ProxyUrl(), "the forward proxy for uploads and sync; with a password, better not on a command line"
+    ] = field(default=None, repr=False)
     log_format: Annotated[str, Choice(("text", "json")), "how log lines are written"] = "text"
 
     def __post_init__(self) -> None:
@@ -164,14 +173,12 @@ _LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1
 NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
     ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
-    ("store", lambda value: str(value).startswith("s3:"), "file:PATH is"),
     ("sync", lambda value: value == "transicator", "registry and none are"),
     ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
     ("ingest_auth", lambda value: value == "token", "none is"),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("workers", lambda value: value != 1, "1 is"),
     ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
-    ("upload_proxy", lambda value: value is not None, "leave it out: uploads go directly"),
     ("log_format", lambda value: value == "json", "text is"),
 )
 """What is not available yet: the key, whether a value of it is one of those, and what is available."""
@@ -187,7 +194,7 @@ def _check_together(config: Config) -> None:
             " because whoever sends records is not to see the admin pages"
         )
     for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
-        if os.path.commonpath([path, config.data_directory]) == config.data_directory:
+        if os.path.isabs(path) and os.path.commonpath([path, config.data_directory]) == config.data_directory:
             raise ConfigError(
                 f"{key}: {path!r} lies in {config.data_directory!r}, which data_path keeps for the stages;"
                 " allowed is a path outside of it"

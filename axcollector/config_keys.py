@@ -5,7 +5,7 @@ the documentation show:
 
     listen: Annotated[Sequence[str], Endpoints(), "where to listen"] = ("tcp:9000",)
 
-A field without a `repr` is a secret. Each program of ours has one such class.
+A field without a `repr` is a secret, or may hold one. Each program of ours has one such class.
 """
 
 import difflib
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_type_hints
 
-from axcollector.config_values import Kind, shortly
+from axcollector.config_values import Kind, ProxyUrl, shortly
 from axcollector.core.errors import ConfigError
 
 MIB: Final = 1 << 20
@@ -29,6 +29,7 @@ class Key:
         description: What it is for.
         default: Its value when it is not given; None: there is none, or it follows from other keys.
         secret: Whether its value must never be shown, nor be given on a command line.
+        is_private: Whether its value is a secret, or may hold a password.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Key:
     description: str
     default: Any
     secret: bool
+    is_private: bool
 
     def read(self, value: object) -> object:
         """The value as `Config` holds it; raises `ConfigError`."""
@@ -43,8 +45,8 @@ class Key:
             return self.kind.read(value)
         except ValueError as exc:
             problem = ConfigError(f"{self.shown(value)} is not allowed; allowed is {self.kind.allowed}")
-            # What a kind raised holds the value, which may be a secret.
-            raise problem from (None if self.secret else exc)
+            # What a kind raised holds the value, which may be a secret, or hold one.
+            raise problem from (None if self.is_private else exc)
 
     @property
     def default_text(self) -> str:
@@ -74,7 +76,8 @@ def keys_of(settings: type[Any]) -> dict[str, Key]:
     keys = {}
     for each in fields(settings):
         kind, description = hints[each.name].__metadata__
-        keys[each.name] = Key(each.name, kind, description, each.default, not each.repr)
+        is_secret = not each.repr and not isinstance(kind, ProxyUrl)
+        keys[each.name] = Key(each.name, kind, description, each.default, is_secret, not each.repr)
     return keys
 
 

@@ -11,7 +11,7 @@ import re
 import reprlib
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 N = TypeVar("N", int, float)
 
@@ -36,7 +36,9 @@ _VISIBLE: Final = re.compile(r"[!-~]+")
 _URL_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 MAX_S3_PREFIX: Final = 500
 """A whole key may have 1024 bytes; what is put behind the prefix has up to 480."""
-_S3: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[!-~]*)?")
+_S3: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[!\"$-.0-~]+)*/?")
+
+_LOGIN: Final = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?).*@", re.DOTALL)
 
 
 class Kind(Protocol):
@@ -214,19 +216,40 @@ class Url:
 
     def read(self, value: object) -> str:
         """Takes text; a slash at its end is dropped."""
-        if not isinstance(value, str) or not _VISIBLE.fullmatch(value):
+        text, parts = _split_url(value)
+        if "@" in parts.netloc:
             raise ValueError(value)
-        parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        return text.rstrip("/")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyUrl:
+    """An address of a forward proxy; it may hold a user name and a password."""
+
+    unit: str = ""
+    allowed: str = "http://HOST:PORT or https://HOST:PORT, with or without USER:PASSWORD@ before the host"
+
+    def read(self, value: object) -> str:
+        """Takes text; a slash at its end is dropped."""
+        text, parts = _split_url(value)
+        if parts.path not in {"", "/"} or parts.username == "":
             raise ValueError(value)
-        if "@" in parts.netloc or "?" in value or "#" in value:
-            raise ValueError(value)
-        return value.rstrip("/")
+        return text.rstrip("/")
+
+
+def _split_url(value: object) -> tuple[str, SplitResult]:
+    """A URL of a web service without query and fragment, and its parts."""
+    if not isinstance(value, str) or not _VISIBLE.fullmatch(value) or "?" in value or "#" in value:
+        raise ValueError(value)
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
+        raise ValueError(value)
+    return value, parts
 
 
 @dataclass(frozen=True, slots=True)
 class StoreUrl:
-    """Where files go: `file:PATH` or `s3://bucket/prefix`."""
+    """Where files go: `file:PATH` or `s3://bucket/prefix`; of the prefix no part is empty, `.` or `..`."""
 
     unit: str = ""
     allowed: str = "file:PATH or s3://bucket/prefix"
@@ -278,4 +301,5 @@ def shortly(value: object) -> str:
     """A value in one line of bearable length, without the user names and passwords of URLs."""
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxother = 120
-    return re.sub(r"//[^/@]*@", "//…@", shortener.repr(value))
+    # Before it is shortened, which could leave half a password without the @ behind it.
+    return shortener.repr(_LOGIN.sub(r"\1…@", value) if isinstance(value, str) else value)

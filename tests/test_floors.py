@@ -52,6 +52,7 @@ FLOORS: Final = {
 MAY_IMPORT: Final = {
     "klein": {"webapi", "admin", "signer"},
     "treq": {"stores", "sync.transicator_source", "client"},
+    "botocore": {"stores"},
     "axcollector.config": {"api", "config_file", "collector", "workers", "cli", "tap"},
     "twisted.internet.reactor": {"tap", "cli"},
 }

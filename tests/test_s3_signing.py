@@ -6,10 +6,17 @@ import time
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, _host_from_url
 from botocore.awsrequest import AWSRequest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
+from treq.client import HTTPClient
+from twisted.internet import defer
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.web.client import URI, Agent
+from twisted.web.iweb import IAgent
+from zope.interface import implementer
 
 from axcollector.stores.s3_signing import Credentials, S3Signer
 
@@ -63,6 +70,33 @@ def test_signed_headers_are_botocores(credentials: Credentials) -> None:
         now=moment(request.headers["X-Amz-Date"]),
     )
     assert {name.lower(): value for name, value in request.headers.items()} == ours
+
+
+@given(key=st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_what_is_sent_is_what_was_signed(key: str) -> None:
+    """The path is not encoded anew on its way, by treq or by Twisted, unless a part of it is `.` or `..`."""
+    assume(not {".", ".."} & set(key.split("/")))
+    sent: list[bytes] = []
+
+    @implementer(IAgent)
+    class Noting:
+        def request(
+            self, method: bytes, uri: bytes, headers: object = None, bodyProducer: object = None
+        ) -> "defer.Deferred[object]":
+            sent.append(URI.fromBytes(uri).originForm)
+            return defer.Deferred()
+
+    HTTPClient(Noting()).request("PUT", MINIO.url_of(key), reactor=Clock())
+    assert sent == [MINIO.url_of(key).removeprefix("http://127.0.0.1:9000").encode()]
+
+
+def test_hosts_that_are_addresses() -> None:
+    """The host that is signed is the one in Twisted's header, also for an address of IPv6 and for a usual port."""
+    for endpoint in ("http://[::1]:9000", "https://S3.Test:443", "http://s3.test:80", "http://s3.test:8080"):
+        agent = MemoryReactorClock()
+        url = S3Signer("b", endpoint_url=endpoint).url_of("k")
+        uri = URI.fromBytes(url.encode())
+        assert Agent(agent)._computeHostValue(uri.scheme, uri.host, uri.port).decode() == _host_from_url(url)
 
 
 def test_a_body_need_not_be_signed() -> None:

@@ -21,7 +21,7 @@ from twisted.web.client import Agent
 from twisted.web.http import Request
 
 from axcollector.core import layout
-from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
+from axcollector.core.errors import CredentialsRefused, EndpointUnavailable, FileRefused, TenantRefused, UploadFailed
 from axcollector.disk import Disk
 from axcollector.stores.base import Store
 from axcollector.stores.signed import SignedStore, tenant_parameter
@@ -155,7 +155,27 @@ def test_other_answers_are_attempts(memory: Memory, source: Path, status: int) -
     assert memory.server.objects == {}
 
 
-@pytest.mark.parametrize("refusal", [answer(403), answer(400, b"<Code>ExpiredToken</Code>")])
+@pytest.mark.parametrize("status", [413, 414])
+def test_a_file_that_the_store_will_not_have(memory: Memory, source: Path, status: int) -> None:
+    """What is too large stays so: told from what may pass, though it is an attempt as well."""
+    memory.server.next_puts.append(answer(status))
+    failure = failure_of(memory.put(source))
+    assert type(failure) is FileRefused
+    assert str(failure) == f"store signer.test answered {status}"
+
+
+def test_a_proxy_that_wants_to_know_who_we_are(memory: Memory, source: Path) -> None:
+    """407 comes from a proxy, whoever was asked: it costs nobody an attempt."""
+    memory.server.next_puts.append(answer(407))
+    failure = failure_of(memory.put(source))
+    assert isinstance(failure, EndpointUnavailable)
+    assert failure.authority == "store signer.test"
+    assert "the proxy wants a user name and password" in str(failure)
+
+
+@pytest.mark.parametrize(
+    "refusal", [answer(403), answer(400, b"<Code>ExpiredToken</Code>"), answer(400, b"<Code>AccessDenied</Code>")]
+)
 def test_an_expired_url_is_asked_for_again(memory: Memory, source: Path, refusal: Misbehaviour) -> None:
     """Once."""
     memory.server.next_puts.append(refusal)
@@ -214,7 +234,7 @@ def test_an_unknown_token_pauses_the_signer(source: Path) -> None:
     memory = Memory(token=tokens.pop)
     for _ in range(2):
         failure = failure_of(memory.put(source))
-        assert isinstance(failure, EndpointUnavailable)
+        assert isinstance(failure, CredentialsRefused)
         assert failure.authority == "signer"
     assert memory.put(source).result is None
 
@@ -226,7 +246,7 @@ def test_a_token_that_cannot_be_read_pauses_the_signer(source: Path) -> None:
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
     failure = failure_of(Memory(token=missing).put(source))
-    assert isinstance(failure, EndpointUnavailable)
+    assert isinstance(failure, CredentialsRefused)
     assert str(failure) == "the bearer token cannot be read: No such file or directory"
 
 
@@ -314,9 +334,9 @@ def test_cookies_are_not_kept(memory: Memory, source: Path) -> None:
 
 
 def test_a_missing_file_is_an_attempt(memory: Memory, tmp_path: Path) -> None:
-    """And a link is not followed."""
+    """It is of this file alone."""
     failure = failure_of(memory.put(tmp_path / "missing"))
-    assert type(failure) is UploadFailed
+    assert type(failure) is FileRefused
     assert str(failure) == "the file cannot be read: No such file or directory"
 
 

@@ -149,7 +149,8 @@ class S3Signer:
 
 def _base(bucket: str, region: str, endpoint_url: str | None) -> str:
     if endpoint_url is not None:
-        return f"{endpoint_url.rstrip('/')}/{bucket}"
+        parts = urlsplit(endpoint_url)  # the Host header is what was signed, to the letter
+        return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}/{bucket}"
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     if "." in bucket:
         return f"https://s3.{region}.{suffix}/{bucket}"

@@ -19,7 +19,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 
 from axcollector.core import signing
-from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
+from axcollector.core.errors import CredentialsRefused, FileRefused, TenantRefused, UploadFailed
 from axcollector.core.layout import split_tenant_directory
 from axcollector.disk import Disk
 from axcollector.stores.transfer import Answer, Transfer
@@ -28,11 +28,12 @@ SIGNER: Final = "signer"
 """The signer's name as an authority."""
 CONTENT_TYPE: Final = "application/x-gzip"
 _STORED: Final = frozenset({200, 201, 204})
+_TOO_LARGE: Final = frozenset({413, 414})
 _REMEMBERED_TENANTS: Final = 10_000
 _ENCRYPTION: Final = "x-amz-server-side-encryption"
 _PRINTABLE: Final = re.compile(r"[!-~]+")
-_EXPIRED: Final = re.compile(rb"expired", re.IGNORECASE)
-
+_EXPIRED: Final = re.compile(rb"expired|<Code>AccessDenied</Code>", re.IGNORECASE)
+"""What an answer of 400 to an expired URL holds: AWS's words, and those of `rclone serve s3`."""
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
@@ -67,6 +68,7 @@ class SignedStore:
         *,
         timeout_seconds: float,
         concurrency: int,
+        proxy: str | None = None,
     ) -> "SignedStore":
         """Use the network.
 
@@ -77,8 +79,11 @@ class SignedStore:
             token: As for the constructor.
             timeout_seconds: `upload_timeout`.
             concurrency: `upload_concurrency`; as many connections to a host are kept.
+            proxy: `upload_proxy`, or None.
         """
-        transfer = Transfer.over_network(reactor, disk, idle_seconds=timeout_seconds, connections=concurrency)
+        transfer = Transfer.over_network(
+            reactor, disk, idle_seconds=timeout_seconds, connections=concurrency, proxy=proxy
+        )
         return cls(transfer, server_base, token)
 
     def put(self, tenant: str, key: str, path: str) -> "defer.Deferred[None]":
@@ -100,7 +105,7 @@ class SignedStore:
             store, answer = await self._put_once(tenant, key, path)
         if answer.status not in _STORED:
             message = f"{store} answered {answer.status}"
-            raise UploadFailed(message)
+            raise (FileRefused if answer.status in _TOO_LARGE else UploadFailed)(message)
         if not answer.is_in_time:
             message = f"{store} answered {answer.status} before it had all of the file"
             raise UploadFailed(message)
@@ -125,7 +130,7 @@ class SignedStore:
         answer = await self._transfer.get(SIGNER, url, self._authorization())
         if answer.status == 401:
             message = "the signer does not know our bearer token (it answered 401)"
-            raise EndpointUnavailable(SIGNER, message)
+            raise CredentialsRefused(SIGNER, message)
         if answer.status == 403:
             message = "the signer signs nothing for this tenant (it answered 403)"
             raise TenantRefused(tenant_at_signer(tenant), message)
@@ -139,7 +144,7 @@ class SignedStore:
             token = self._token()
         except OSError as exc:
             message = f"the bearer token cannot be read: {exc.strerror}"
-            raise EndpointUnavailable(SIGNER, message) from exc
+            raise CredentialsRefused(SIGNER, message) from exc
         return Headers({} if token is None else {"Authorization": [f"Bearer {token}"]})
 
     def _remember(self, tenant: str, store: str) -> None:

@@ -5,9 +5,9 @@ answer received), and when all of it takes longer than its size allows; see `lim
 
 *Connections* are kept and used again, see `connections`.
 
-*Errors.* Name resolution, connecting and TLS: `EndpointUnavailable`, as for an answer of 429 or 503. Everything else
-without a proper answer: `UploadFailed`. Messages name the authority, never a URL, because URLs hold signatures; for
-the same reason no exception of the libraries is kept as a cause.
+*Errors.* Name resolution, connecting (through a proxy or not) and TLS: `EndpointUnavailable`, as for an answer of 429
+or 503. Everything else without a proper answer: `UploadFailed`. Messages name the authority, never a URL, because URLs
+hold signatures; for the same reason no exception of the libraries is kept as a cause.
 """
 
 import io
@@ -24,16 +24,17 @@ from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
 from twisted.python.failure import Failure
-from twisted.web import client
+from twisted.web import client, http
 from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
-from axcollector.core.errors import EndpointUnavailable, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, FileRefused, UploadFailed
 from axcollector.core.retry import parse_date, parse_retry_after
 from axcollector.disk import Disk
 from axcollector.stores.connections import Connections, FileBody
 from axcollector.stores.limits import Limits, Patience
+from axcollector.stores.proxy import ProxiedAgent, Proxy
 from axcollector.stores.receiving import Sink, received
 
 SLOWEST_BYTES_PER_SECOND: Final = 100_000
@@ -131,10 +132,34 @@ class Transfer:
         self._cooperator = Cooperator(scheduler=lambda work: clock.callLater(0, work))
 
     @classmethod
-    def over_network(cls, reactor: IReactorTime, disk: Disk, *, idle_seconds: float, connections: int) -> Self:
-        """Send over TCP and TLS (certificates verified), keeping up to `connections` open to each host."""
+    def over_network(
+        cls,
+        reactor: IReactorTime,
+        disk: Disk,
+        *,
+        idle_seconds: float,
+        connections: int,
+        proxy: str | None = None,
+        policy: IPolicyForHTTPS | None = None,
+    ) -> Self:
+        """Send over TCP and TLS.
+
+        Args:
+            reactor: The reactor, with TCP and TLS.
+            disk: What opens files.
+            idle_seconds: How long nothing may move.
+            connections: How many are kept open to each host.
+            proxy: The forward proxy's URL (`upload_proxy`), or None: hosts are connected to directly.
+            policy: How certificates are verified; by default as browsers do, with what the system trusts.
+        """
         pool = Connections(reactor, connections)
-        agent = client.Agent(reactor, pool=pool, connectTimeout=min(30.0, idle_seconds / 2))
+        policy = policy or client.BrowserLikePolicyForHTTPS()
+        timeout = min(30.0, idle_seconds / 2)
+        agent: IAgent
+        if proxy is None:
+            agent = client.Agent(reactor, policy, connectTimeout=timeout, pool=pool)
+        else:
+            agent = ProxiedAgent(reactor, Proxy.from_url(proxy), pool, policy, timeout)
         return cls(reactor, agent, disk, idle_seconds=idle_seconds, pool=pool)
 
     async def get(self, authority: str, url: str, headers: Headers) -> Answer:
@@ -159,7 +184,7 @@ class Transfer:
             file = self._disk.open(path)
         except OSError as exc:
             message = f"the file cannot be read: {exc.strerror}"
-            raise UploadFailed(message) from exc
+            raise FileRefused(message) from exc
         with file:
             overall = self._idle_seconds + file.seek(0, io.SEEK_END) / SLOWEST_BYTES_PER_SECOND
             file.seek(0)
@@ -197,6 +222,9 @@ class Transfer:
             raise EndpointUnavailable(
                 authority, f"{authority} answered {response.code}", _retry_after(response, self._clock.seconds())
             )
+        if response.code == http.PROXY_AUTH_REQUIRED:
+            message = f"{authority} cannot be reached: the proxy wants a user name and password (it answered 407)"
+            raise EndpointUnavailable(authority, message)
         return Answer(response.code, content, is_whole, is_in_time, response.headers)
 
     async def _send(self, question: Question, body: FileBody | None) -> IResponse:
