@@ -13,17 +13,15 @@ from typing import Annotated, Any, Final
 
 from axcollector.config_endpoints import Endpoint, Endpoints, is_local, takes_any_port
 from axcollector.config_keys import MIB, Key, keys_of, read_values
+from axcollector.config_urls import ProxyUrl, StoreUrl, Url
 from axcollector.config_values import (
     Choice,
     Flag,
     Path,
     PathPart,
-    ProxyUrl,
     Seconds,
     Size,
-    StoreUrl,
     Text,
-    Url,
     Whole,
 )
 from axcollector.core.errors import ConfigError

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_type_hints
 
-from axcollector.config_values import Kind, ProxyUrl, shortly
+from axcollector.config_urls import ProxyUrl, shortly
+from axcollector.config_values import Kind
 from axcollector.core.errors import ConfigError
 
 MIB: Final = 1 << 20

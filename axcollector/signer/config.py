@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 from axcollector.config_endpoints import Endpoints
 from axcollector.config_keys import Key, arguments_of, keys_of, read_values
-from axcollector.config_values import Path, S3Url, Seconds, Text, Url, Whole
+from axcollector.config_urls import S3Url, Url
+from axcollector.config_values import Path, Seconds, Text, Whole
 from axcollector.config_yaml import read_yaml
 from axcollector.core.errors import ConfigError
 
