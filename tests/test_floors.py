@@ -37,6 +37,7 @@ FLOORS: Final = {
         "config",
         "config_keys",
         "config_values",
+        "config_urls",
         "config_endpoints",
         "config_file",
         "config_yaml",
@@ -54,7 +55,7 @@ MAY_IMPORT: Final = {
     "treq": {"stores", "sync.transicator_source", "client"},
     "botocore": {"stores"},
     "axcollector.config": {"api", "config_file", "collector", "workers", "cli", "tap"},
-    "twisted.internet.reactor": {"tap", "cli"},
+    "twisted.internet.reactor": {"tap", "signer_tap", "cli"},
 }
 """Who alone may import what; here and below a name stands for a module and everything in it."""
 
