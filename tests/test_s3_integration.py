@@ -24,9 +24,10 @@ from axcollector.stores.s3_credentials import CredentialCache
 from axcollector.stores.s3_signing import Credentials, S3Signer
 from axcollector.stores.signed import SignedStore
 from axcollector.stores.transfer import Transfer
-from tests.forward_proxy import PlainProxy
+from tests.certificates import Authority
+from tests.forward_proxy import PlainProxy, TunnelProxy
 from tests.rclone_server import ACCESS_KEY, BUCKET, SECRET_KEY, RcloneServer
-from tests.running import delivered_below, ids_of
+from tests.running import delivered_below, ids_of, until
 from tests.signing_server import url_of
 from tests.test_process import CLEAN, Process, add_scope, batch
 
@@ -120,11 +121,16 @@ class Stores:
         )
         self.s3 = self.make_s3()
 
-    def make_s3(self, proxy: str | None = None) -> S3Store:
+    def make_s3(
+        self, proxy: str | None = None, signer: S3Signer | None = None, authority: Authority | None = None
+    ) -> S3Store:
         """A store with its own connections, directly or by proxy."""
-        transfer = Transfer.over_network(self.reactor, Disk(), idle_seconds=30, connections=8, proxy=proxy)
+        policy = None if authority is None else authority.policy()
+        transfer = Transfer.over_network(
+            self.reactor, Disk(), idle_seconds=30, connections=8, proxy=proxy, policy=policy
+        )
         cache = CredentialCache(self.reactor, self.thread, self._look_up, "store", patience_seconds=30)
-        return S3Store(self.reactor, self.thread, Disk(), transfer, self.signer, cache)
+        return S3Store(self.reactor, self.thread, Disk(), transfer, signer or self.signer, cache)
 
     def _look_up(self, anew: bool) -> Credentials:
         return self.credentials.pop(0) if len(self.credentials) > 1 else self.credentials[0]
@@ -248,6 +254,27 @@ async def test_signatures_are_good_behind_a_proxy(
     assert len(proxy.seen) == len(files)
     await store.close()
     await defer.maybeDeferred(port.stopListening)
+
+
+@pytest_twisted.ensureDeferred
+async def test_https_through_a_tunnel(stores: Stores, files: list[bytes], tmp_path: Path, reactor: Any) -> None:
+    """Bodies that are not part of what is signed, TLS that is verified, and a proxy that sees nothing of it."""
+    authority, proxy = Authority(), TunnelProxy(reactor)
+    certificate, key = authority.write("store.test", tmp_path)
+    server = RcloneServer(tmp_path / "secure", "--cert", certificate, "--key", key)
+    port = reactor.listenTCP(0, proxy, interface="127.0.0.1")
+    signer = S3Signer(BUCKET, "pre/fix", "us-east-1", server.url.replace("127.0.0.1", "store.test"))
+    store = stores.make_s3(url_of(port), signer, authority)
+    await deliver(store, files, tmp_path)
+    assert expected_objects(files, ("acme~test",)) == server.objects()
+    stores.credentials = [WRONG]
+    with pytest.raises(CredentialsRefused):
+        await stores.make_s3(url_of(port), signer, authority).put("acme~test", "key", str(tmp_path / "5"))
+    assert proxy.heads[0].startswith(b"CONNECT store.test:")
+    await store.close()
+    await defer.maybeDeferred(port.stopListening)
+    server.close()
+    await until(lambda: not proxy.open)
 
 
 @pytest_twisted.ensureDeferred
