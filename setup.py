@@ -29,7 +29,7 @@ setup(
         'zlib-ng>=0.5.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
     ],
     extras_require={
-        # For the store s3://bucket/prefix: its signer and its ways to find credentials, never its I/O.
+        # For the store s3://bucket/prefix and for axsigner: its signer and its ways to find credentials, never its I/O.
         "s3": ["botocore>=1.35"],
         "test": [
             "botocore>=1.35",

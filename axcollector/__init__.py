@@ -14,6 +14,7 @@ the only transition. To know the package, read it in this order:
 7. `config`, `collector`: the whole, put together.
 8. `site`, `webapi`, `admin/`: the doors.
 9. `tap`, `cli/`: how it is launched.
+10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
 
 This module imports nothing; the public names are in `axcollector.api`.
 """

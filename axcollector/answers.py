@@ -23,6 +23,8 @@ def error(code: str, reason: str) -> bytes:
 
 def headers_of(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     """The headers that say what to do about a refusal, beside the usual ones."""
+    if refusal.code == "UNAUTHORIZED":
+        return [(b"WWW-Authenticate", b"Bearer")]
     if refusal.retry_after is None:
         return []
     return [(b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after)))]

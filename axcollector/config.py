@@ -1,39 +1,32 @@
 """`Config`: every setting, its default, what it may be, and what it is for. The one table that everything is made from.
 
-The class is the table: a field is a key, and its annotation holds the kind of value and the text that the command
-line's help and the documentation show. `config_file` reads it from YAML and the command line; an embedding program
+The class is the table (`config_keys`). `config_file` reads it from YAML and the command line; an embedding program
 makes one directly. Either way an invalid value cannot be made.
 
 What this version cannot do yet is in `NOT_YET`: it is refused, never passed over in silence.
 """
 
-import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Final, get_type_hints
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final
 
 from axcollector.config_endpoints import Endpoint, Endpoints, is_local, takes_any_port
+from axcollector.config_keys import MIB, Key, keys_of, read_values
+from axcollector.config_urls import ProxyUrl, StoreUrl, Url
 from axcollector.config_values import (
     Choice,
     Duration,
     Flag,
-    Kind,
     Path,
     PathPart,
-    ProxyUrl,
     Seconds,
     Size,
-    StoreUrl,
     Text,
-    Url,
     Whole,
-    shortly,
 )
 from axcollector.core.errors import ConfigError
-
-MIB: Final = 1 << 20
 
 INSTANCE_ID: Final = Text(r"[A-Za-z0-9-]{1,64}", "a UUID, or another name of up to 64 letters, digits and dashes")
 """It becomes part of file names, where `_` and `.` separate; installations of apid have ids that are no UUIDs."""
@@ -164,10 +157,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Read every value by its kind, then look at those that must suit each other."""
-        for key in KEYS.values():
-            value = getattr(self, key.name)
-            if value is not None or key.default is not None:
-                object.__setattr__(self, key.name, key.read(value))
+        read_values(self, KEYS)
         for name, is_missing, instead in NOT_YET:
             if is_missing(getattr(self, name)):
                 raise ConfigError(
@@ -191,68 +181,7 @@ class Config:
         return self.store or "file:" + os.path.join(self.local_storage_path, "store")
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
-    """What there is to know of a key.
-
-    Attributes:
-        name: Its name.
-        kind: What it takes.
-        description: What it is for.
-        default: Its value when it is not given; None: there is none, or it follows from other keys.
-        secret: Whether its value must never be shown, nor be given on a command line.
-        is_private: Whether its value is a secret, or may hold a password.
-    """
-
-    name: str
-    kind: Kind
-    description: str
-    default: Any
-    secret: bool
-    is_private: bool
-
-    def read(self, value: object) -> object:
-        """The value as `Config` holds it; raises `ConfigError`."""
-        try:
-            return self.kind.read(value)
-        except ValueError as exc:
-            problem = ConfigError(f"{self.shown(value)} is not allowed; allowed is {self.kind.allowed}")
-            # What a kind raised holds the value, which may be a secret, or hold one.
-            raise problem from (None if self.is_private else exc)
-
-    @property
-    def default_text(self) -> str:
-        """The default as one would write it, or nothing."""
-        match self.default:
-            case None:
-                return ""
-            case bool():
-                return str(self.default).lower()
-            case int() if self.default >= MIB and not self.default % MIB:
-                return f"{self.default // MIB} MiB"
-            case float():
-                return f"{self.default:g}"
-            case tuple():
-                return " ".join(self.default)
-            case _:
-                return str(self.default)
-
-    def shown(self, value: object) -> str:
-        """The key and a value, in one line, for messages; of a secret the key alone."""
-        return f"{self.name}: the given value" if self.secret else f"{self.name}: {shortly(value)}"
-
-
-def _keys() -> dict[str, Key]:
-    hints = get_type_hints(Config, include_extras=True)
-    keys = {}
-    for each in fields(Config):
-        kind, description = hints[each.name].__metadata__
-        is_secret = not each.repr and not isinstance(kind, ProxyUrl)
-        keys[each.name] = Key(each.name, kind, description, each.default, is_secret, not each.repr)
-    return keys
-
-
-KEYS: Final[Mapping[str, Key]] = _keys()
+KEYS: Final[Mapping[str, Key]] = keys_of(Config)
 """Every key, by name, in the order of the documentation."""
 
 _LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1) and unix: are, or nothing"
@@ -268,11 +197,6 @@ NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("log_format", lambda value: value == "json", "text is"),
 )
 """What is not available yet: the key, whether a value of it is one of those, and what is available."""
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """A hint at the known name that looks most like an unknown one."""
-    return f"the nearest is {difflib.get_close_matches(name, known, n=1, cutoff=0)[0]}"
 
 
 def _check_together(config: Config) -> None:

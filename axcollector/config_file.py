@@ -5,15 +5,15 @@ configuration: it configures all of apid, so that apid core's own keys and those
 Those that say something to us are taken over; the others are known, but nothing is made of them, which is noted.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import yaml
 from twisted.internet.endpoints import quoteStringArgument
 
-from axcollector.config import KEYS, SYNC_KEYS, Config, nearest
+from axcollector.config import KEYS, SYNC_KEYS, Config
+from axcollector.config_keys import arguments_of, unknown_key
+from axcollector.config_yaml import read_yaml
 from axcollector.core.errors import ConfigError
 
 PREFIX: Final = "apidanalytics_"
@@ -74,27 +74,17 @@ def read_config(path: str | None, overrides: Mapping[str, object]) -> Loaded:
     values: dict[str, object] = {}
     ignored: set[str] = set()
     if path is not None:
-        values, ignored = _settings(_read_yaml(path))
+        values, ignored = _settings(read_yaml(path))
     for_sync = {name for name in SYNC_KEYS if values.get(name) is not None}
     for name, value in overrides.items():
-        if name not in KEYS:
-            raise _unknown(name, list(KEYS))
         values[name] = value
-    config = Config(**_checked_arguments(values))
+    config = Config(**arguments_of(KEYS, values))
     unused = ignored if config.sync == "transicator" else ignored | for_sync
     if not unused:
         return Loaded(config)
     note = f"{path} is an apid configuration; it sets these keys, which are not used here: {', '.join(sorted(unused))}"
     why = "; those that begin with apigeesync_ are for sync: transicator" if unused & for_sync else ""
     return Loaded(config, (note + why,))
-
-
-def _checked_arguments(values: Mapping[str, object]) -> dict[str, Any]:
-    """Refuse a key without a value where the default is one; elsewhere null is the default."""
-    for name, value in values.items():
-        if value is None and KEYS[name].default is not None:
-            KEYS[name].read(value)
-    return dict(values)
 
 
 def _settings(document: Mapping[str, object]) -> tuple[dict[str, object], set[str]]:
@@ -136,7 +126,7 @@ def _meaning(key: str, *, is_apid: bool) -> tuple[int, str, Callable[[object], o
     if is_apid and key == _API_LISTEN:
         return 2, "listen", _endpoint_of_api_listen
     known = [*KEYS, *ALIASES, *(PREFIX + name for name in KEYS)]
-    raise _unknown(key, [*known, *_CORE_KEYS, _API_LISTEN] if is_apid else known)
+    raise unknown_key(key, [*known, *_CORE_KEYS, _API_LISTEN] if is_apid else known)
 
 
 def _as_it_is(value: object) -> object:
@@ -150,39 +140,3 @@ def _endpoint_of_api_listen(value: object) -> str:
         raise ConfigError(f"{_API_LISTEN}: {value!r} is not allowed; allowed is host:port or :port")
     host = host.removeprefix("[").removesuffix("]")
     return f"tcp:{port}" + (f":interface={quoteStringArgument(host)}" if host else "")
-
-
-def _unknown(key: str, known: Sequence[str]) -> ConfigError:
-    return ConfigError(f"{key!r} is no key of the configuration; {nearest(key, known)}")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without objects, and without one key twice, of which all but the last would be lost in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:str":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is set twice", key.start_mark)
-                seen.add(key.value)
-        return super().construct_mapping(node, deep=deep)
-
-
-def _read_yaml(path: str) -> dict[str, object]:
-    """The mapping that a file holds; an empty file holds an empty one."""
-    try:
-        with open(path, "rb") as file:
-            document = yaml.load(file, _Loader)  # noqa: S506 - a safe loader
-    except OSError as exc:
-        raise ConfigError(f"the configuration file {path} cannot be read: {exc.strerror}") from exc
-    except yaml.MarkedYAMLError as exc:
-        where = f" (line {exc.problem_mark.line + 1})" if exc.problem_mark else ""
-        raise ConfigError(f"{path} is not usable YAML: {exc.problem or exc.context}{where}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise ConfigError(f"{path} is not usable YAML: {' '.join(str(exc).split())}") from None
-    if document is None:
-        return {}
-    if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
-        raise ConfigError(f"{os.path.normpath(path)} holds no settings; allowed are lines of the form key: value")
-    return document

@@ -8,10 +8,8 @@ in errors, on the command line and in the documentation alike. Kinds touch no fi
 import math
 import os
 import re
-import reprlib
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
-from urllib.parse import SplitResult, urlsplit
 
 N = TypeVar("N", int, float)
 
@@ -34,10 +32,7 @@ _DECIMAL: Final = re.compile(r"[+-]?\d{1,15}(\.\d{1,15})?", re.ASCII)
 _DURATION: Final = re.compile(r"(\d{1,15}(?:\.\d{1,15})?)(ms|s|m|h)", re.ASCII)
 _DURATIONS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FLAGS: Final = dict.fromkeys(("true", "yes", "on", "1"), True) | dict.fromkeys(("false", "no", "off", "0"), False)
-_VISIBLE: Final = re.compile(r"[!-~]+")
-_URL_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
-_LOGIN: Final = re.compile(r"^((?:[A-Za-z][A-Za-z0-9+.-]*:)?(?://)?).*@", re.DOTALL)
-_S3: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.{1,2}(/|$))[!\"$-.0-~]+)*/?")
+URL_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 
 
 class Kind(Protocol):
@@ -220,66 +215,7 @@ class PathPart:
 
     def read(self, value: object) -> str:
         """Takes text of characters that need no quoting in URLs."""
-        if not isinstance(value, str) or not _URL_PATH.fullmatch(value):
-            raise ValueError(value)
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Url:
-    """An address of a web service, to which paths are added."""
-
-    unit: str = ""
-    allowed: str = "an http:// or https:// URL without user name, query or fragment"
-
-    def read(self, value: object) -> str:
-        """Takes text; a slash at its end is dropped."""
-        text, parts = _split_url(value)
-        if "@" in parts.netloc:
-            raise ValueError(value)
-        return text.rstrip("/")
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyUrl:
-    """An address of a forward proxy; it may hold a user name and a password."""
-
-    unit: str = ""
-    allowed: str = "http://HOST:PORT or https://HOST:PORT, with or without USER:PASSWORD@ before the host"
-
-    def read(self, value: object) -> str:
-        """Takes text; a slash at its end is dropped."""
-        text, parts = _split_url(value)
-        if parts.path not in {"", "/"} or parts.username == "":
-            raise ValueError(value)
-        return text.rstrip("/")
-
-
-def _split_url(value: object) -> tuple[str, SplitResult]:
-    """A URL of a web service without query and fragment, and its parts."""
-    if not isinstance(value, str) or not _VISIBLE.fullmatch(value) or "?" in value or "#" in value:
-        raise ValueError(value)
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError(value)
-    return value, parts
-
-
-@dataclass(frozen=True, slots=True)
-class StoreUrl:
-    """Where files go: `file:PATH` or `s3://bucket/prefix`; of the prefix no part is empty, `.` or `..`."""
-
-    unit: str = ""
-    allowed: str = "file:PATH or s3://bucket/prefix"
-
-    def read(self, value: object) -> str:
-        """Takes text; the path of a `file:` becomes absolute."""
-        if not isinstance(value, str):
-            raise ValueError(value)
-        if value.startswith("file:"):
-            path = value.removeprefix("file:")
-            return "file:" + Path().read(path.removeprefix("//") if path.startswith("///") else path)
-        if not _S3.fullmatch(value):
+        if not isinstance(value, str) or not URL_PATH.fullmatch(value):
             raise ValueError(value)
         return value
 
@@ -292,11 +228,3 @@ def _in_range(value: N, minimum: float, maximum: float | None) -> N:
 
 def _range(minimum: float, maximum: float | None) -> str:
     return f"{minimum:.15g} or more" if maximum is None else f"{minimum:.15g} to {maximum:.15g}"
-
-
-def shortly(value: object) -> str:
-    """A value in one line of bearable length, without the user names and passwords of URLs."""
-    shortener = reprlib.Repr()
-    shortener.maxstring = shortener.maxother = 120
-    # Before it is shortened, which could leave half a password without the @ behind it.
-    return shortener.repr(_LOGIN.sub(r"\1…@", value) if isinstance(value, str) else value)

@@ -10,19 +10,15 @@ opens the new file would read the old one's log into it. `checkpoint` empties th
 """
 
 import contextlib
-import functools
 import os
 import sqlite3
 from collections.abc import Iterator
-from typing import Any, Final, Self
-from urllib.parse import quote
+from typing import Final, Self
 
 from axcollector.core.errors import RegistryError
 from axcollector.core.tables import COLUMNS, MAPPER, SCOPES, Row, Values, short_name
 from axcollector.registry_log import ChangeLog
-
-BUSY_TIMEOUT_SECONDS: Final = 5.0
-"""How long a question waits while another process writes."""
+from axcollector.sqlite_file import BUSY_TIMEOUT_SECONDS, SqliteFile, connect, errors_as, make_file
 
 _REQUIRED: Final = {SCOPES: COLUMNS[SCOPES], MAPPER: ("tenant_id", "appcred_id", "app_id", "apiprdt_id")}
 """The columns without which a table makes no sense; of the other tables, `tenant_id` and `id`."""
@@ -39,7 +35,7 @@ _TABLES: Final = (
 )
 
 
-class RegistryFile:
+class RegistryFile(SqliteFile):
     """One connection to a registry file. Every method may raise `RegistryError`, which names the file.
 
     Attributes:
@@ -48,8 +44,7 @@ class RegistryFile:
 
     def __init__(self, path: str, connection: sqlite3.Connection) -> None:
         """Take over a connection; `open` and `create` make one."""
-        self.path = path
-        self._connection = connection
+        super().__init__(path, connection)
         self._log = ChangeLog(connection)
         self._sources: dict[str, str] = {}
         self._schema_version: object = None
@@ -70,37 +65,15 @@ class RegistryFile:
         One of our own that has no change log, since it is from before there were any, gets it.
         """
         with errors_of(path):
-            _make_file(path)
-            is_new = os.path.getsize(path) == 0
+            make_file(path)
         registry = cls(path, _connect(path, BUSY_TIMEOUT_SECONDS))
         try:
-            if is_new:
-                registry._ask("PRAGMA journal_mode = WAL")
-            with registry._transaction("BEGIN IMMEDIATE"):
-                if not registry._ask("SELECT 1 FROM sqlite_master LIMIT 1"):
-                    for table in _TABLES:
-                        registry._ask(f"CREATE TABLE {table}")
+            registry._make_tables(_TABLES)
             registry.begin_log()
         except BaseException:
             registry.close()
             raise
         return registry._checked()
-
-    def close(self) -> None:
-        """Close it; nothing may be asked afterwards."""
-        self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    @contextlib.contextmanager
-    def reading(self) -> Iterator[None]:
-        """What is read in this context is all of one moment."""
-        with self._transaction("BEGIN"):
-            yield
 
     def rows(self, table: str) -> Iterator[Row]:
         """The rows of a table (`kms.app`), with the columns of `tables.COLUMNS`; none where there is no such table."""
@@ -112,10 +85,6 @@ class RegistryFile:
         texts = ", ".join(f"CAST({column} AS text)" for column in COLUMNS[table])
         with errors_of(self.path):
             yield from self._connection.execute(f"SELECT {texts} FROM {self._source(table)}")  # noqa: S608 - ours
-
-    def data_version(self) -> int:
-        """A number that is another than before where another connection has committed in between."""
-        return int(self._ask("PRAGMA data_version")[0][0])
 
     def begin_log(self) -> None:
         """Give a file of our own that has no change log, or lost a part of it, its log; others are left as they are."""
@@ -141,41 +110,14 @@ class RegistryFile:
                 with errors_of(self.path):
                     self._log.resume()
 
-    def checkpoint(self) -> None:
-        """Bring the write-ahead log, where there is one, into the file; not while somebody is in the way."""
-        with contextlib.suppress(sqlite3.OperationalError):
-            milliseconds = self._connection.execute("PRAGMA busy_timeout").fetchone()[0]
-            self._connection.execute("PRAGMA busy_timeout = 0")
-            try:
-                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            finally:
-                self._connection.execute(f"PRAGMA busy_timeout = {int(milliseconds)}")
-
     def _lacks_log(self) -> bool:
         """Whether all our tables are as we make them, and the change log is not there, or not all of it."""
         there = {sql for (sql,) in self._ask("SELECT sql FROM sqlite_master WHERE type = 'table'")}
         with errors_of(self.path):
             return there >= {f"CREATE TABLE {table}" for table in _TABLES} and self._log.is_partial()
 
-    def _ask(self, question: str, *arguments: object) -> list[Any]:
-        with errors_of(self.path):
-            return self._connection.execute(question, arguments).fetchall()
-
-    def _change(self, statement: str, *arguments: object) -> int:
-        """Execute a statement and say how many rows it changed."""
-        with errors_of(self.path):
-            return self._connection.execute(statement, arguments).rowcount
-
-    @contextlib.contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
-        self._ask(begin)
-        try:
-            yield
-            self._ask("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._connection.rollback()
-            raise
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return errors_of(self.path)
 
     def _source(self, table: str) -> str:
         """What stands for a table in `FROM`: it has all our columns, null where the file lacks them."""
@@ -208,38 +150,13 @@ class RegistryFile:
         return self
 
 
-@contextlib.contextmanager
-def errors_of(path: str) -> Iterator[None]:
+def errors_of(path: str) -> contextlib.AbstractContextManager[None]:
     """What the library and the system raise becomes a `RegistryError` that names the file."""
-    try:
-        yield
-    except (sqlite3.Error, sqlite3.Warning, OSError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        if reason == "database is locked":
-            reason += "; somebody else is changing it, so try again"
-        raise RegistryError(f"the registry {path} cannot be used: {reason}") from exc
-    except UnicodeError as exc:
-        raise RegistryError(f"the registry {path} cannot hold a text that is not UTF-8") from exc
+    return errors_as(RegistryError, f"the registry {path}")
 
 
 def _connect(path: str, busy_timeout_seconds: float) -> sqlite3.Connection:
     with errors_of(path):
         if not os.path.exists(path):
             raise RegistryError(f"the registry {path} does not exist")
-        name = f"file:{quote(os.path.abspath(os.fsencode(path)))}?mode=rw"
-        connection = sqlite3.connect(name, uri=True, isolation_level=None, timeout=busy_timeout_seconds)
-        # One text that is no UTF-8 may not keep all other rows from being read.
-        connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
-        return connection
-
-
-def _make_file(path: str) -> None:
-    directory = os.path.dirname(os.path.abspath(path))
-    missing = []
-    while not os.path.isdir(directory):
-        missing.append(directory)
-        directory = os.path.dirname(directory)
-    for below in reversed(missing):
-        os.mkdir(below, 0o700)
-    with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        return connect(path, busy_timeout_seconds)

@@ -71,11 +71,11 @@ class AnalyticsAPI:
             (f"{base}/<scope>", self._post_for_scope),
             (_PUBLISHER, self._post_for_names),
         ):
-            self._app.route(path, methods=["POST"], strict_slashes=False)(_plain(endpoint))
+            self._app.route(path, methods=["POST"], strict_slashes=False)(plain(endpoint))
 
         @self._app.handle_errors(Exception)
         def failed(request: IRequest, failure: Failure) -> bytes:
-            return self._failed(request, failure)
+            return answer_to_failure(request, failure, self._log)
 
     def resource(self) -> KleinResource:
         """The resource; its answers are JSON, errors included."""
@@ -98,14 +98,14 @@ class AnalyticsAPI:
         reception: Reception = getattr(request, "reception", None) or Reception()
         if not collector.directory.ready():
             raise NotReady
-        for content_type in _headers(request, b"content-type") or [""]:
+        for content_type in headers_of(request, b"content-type") or [""]:
             unpacking.check_media_type(content_type)
         if reception.shed:
             raise Overloaded("Too many bytes are being received already (max_pending_bytes)")
         intake = collector.intake
         intake.check_room()
         tenant = None if find_tenant is None else await find_tenant()
-        content_encoding = ",".join(_headers(request, b"content-encoding"))
+        content_encoding = ",".join(headers_of(request, b"content-encoding"))
         unpacking.is_gzip(content_encoding)
         if reception.oversize:
             raise unpacking.too_large(intake.limits)
@@ -123,20 +123,8 @@ class AnalyticsAPI:
         environment = payload.name_in(body.environment, "environment")
         return await self._collector.directory.tenant_for_names(organization, environment)
 
-    def _failed(self, request: IRequest, failure: Failure) -> bytes:
-        """The one place where what went wrong becomes an answer."""
-        problem = failure.value
-        if isinstance(problem, HTTPException):
-            return not_found(request, problem)
-        if isinstance(problem, defer.CancelledError):  # a thread that was to work on it has stopped
-            problem = Overloaded("The service is stopping")
-        if isinstance(problem, Refusal):
-            return answers.refuse(request, problem)
-        self._log.failure("a request failed in a way nobody foresaw", failure)
-        return answers.give(request, 500, answers.error("INTERNAL_SERVER_ERROR", "The request could not be processed"))
 
-
-def _plain(method: Callable[..., Awaitable[bytes]]) -> Callable[..., Awaitable[bytes]]:
+def plain(method: Callable[..., Awaitable[bytes]]) -> Callable[..., Awaitable[bytes]]:
     """A function that calls a bound method: Klein sets attributes on what it is given."""
 
     def call(*arguments: object, **keywords: object) -> Awaitable[bytes]:
@@ -154,7 +142,7 @@ def _text_of(segment: str) -> str:
         raise Rejected("NOT_FOUND", NOTHING_HERE) from exc
 
 
-def _headers(request: IRequest, name: bytes) -> list[str]:
+def headers_of(request: IRequest, name: bytes) -> list[str]:
     """The values of a header, whatever bytes they hold."""
     return [value.decode("latin-1") for value in request.requestHeaders.getRawHeaders(name, [])]
 
@@ -169,6 +157,19 @@ def not_found(request: IRequest, problem: BaseException | None, reason: str = NO
     allowed = ", ".join(sorted(problem.valid_methods or ()))
     request.setHeader(b"Allow", allowed.encode())
     return answers.refuse(request, Rejected("METHOD_NOT_ALLOWED", f"Only {allowed} is allowed here"))
+
+
+def answer_to_failure(request: IRequest, failure: Failure, log: Logger) -> bytes:
+    """The answer to a request that failed, in whatever way; what nobody foresaw is logged."""
+    problem = failure.value
+    if isinstance(problem, HTTPException):
+        return not_found(request, problem)
+    if isinstance(problem, defer.CancelledError):  # a thread that was to work on it has stopped
+        problem = Overloaded("The service is stopping")
+    if isinstance(problem, Refusal):
+        return answers.refuse(request, problem)
+    log.failure("a request failed in a way nobody foresaw", failure)
+    return answers.give(request, 500, answers.error("INTERNAL_SERVER_ERROR", "The request could not be processed"))
 
 
 class JSONResource(KleinResource):

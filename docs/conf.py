@@ -12,7 +12,9 @@ from sphinx.util.typing import ExtensionMetadata
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from axcollector import __version__
-from axcollector.config import KEYS, NOT_YET, Key
+from axcollector.config import KEYS, NOT_YET
+from axcollector.config_keys import Key
+from axcollector.signer.config import SIGNER_KEYS
 
 project = "axcollector"
 author = "the axcollector developers"
@@ -25,13 +27,16 @@ html_theme = "alabaster"
 html_show_sourcelink = False
 
 
+TABLES = {"axcollector": KEYS, "axsigner": SIGNER_KEYS}
+
+
 def _lines_of(key: Key) -> list[str]:
     """A key as an entry of a definition list."""
     allowed = key.kind.allowed + (" (a secret: in the file only)" if key.secret else "")
     yet = [
         f"   * Not all of this is available in this version; {instead}."
         for name, _, instead in NOT_YET
-        if name == key.name
+        if KEYS[name] is key
     ]
     default = f"``{key.default_text}``" if key.default_text else "none"
     return [
@@ -46,11 +51,13 @@ def _lines_of(key: Key) -> list[str]:
 
 
 class ConfigurationKeys(SphinxDirective):
-    """`.. configuration-keys::`: every key, from the table that the program itself reads."""
+    """`.. configuration-keys:: PROGRAM`: every key, from the table that the program itself reads."""
+
+    required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
         """The keys in the order of the table."""
-        lines = [line for key in KEYS.values() for line in _lines_of(key)]
+        lines = [line for key in TABLES[self.arguments[0]].values() for line in _lines_of(key)]
         return list(self.parse_text_to_nodes("\n".join(lines)))
 
 

@@ -80,7 +80,7 @@ def test_the_functions(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (["s"], ["scope"]),
+        (["s"], ["scope", "signer-token"]),
         (["scope", ""], ["add", "list", "remove"]),
         (["scope", "add", "acme", "--i"], ["--id"]),
         (["import", "ro"], ["rows and more.jsonl", "rows.d"]),

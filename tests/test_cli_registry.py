@@ -21,6 +21,8 @@ from axcollector.registry import Registry
 
 Capture = pytest.CaptureFixture[str]
 
+COMMANDS = ("scope", "key", "import", "export", "signer-token", "demo", "completion")
+
 
 def run(*argv: str) -> int:
     """The exit status of a call."""
@@ -179,7 +181,10 @@ def test_what_a_terminal_would_obey_is_escaped(registry: str, capsys: Capture) -
 @pytest.mark.parametrize(
     ("argv", "problem"),
     [
-        ([], "a command is missing, one of scope, key, import, export, demo, completion; see `axcollector --help`"),
+        (
+            [],
+            f"a command is missing, one of {', '.join(COMMANDS)}; see `axcollector --help`",
+        ),
         (["scope"], "a command is missing, one of add, list, remove; see `axcollector scope --help`"),
         (["nonsense"], "unknown command: nonsense; see `axcollector --help`"),
         (["key", "nonsense"], "unknown command: nonsense; see `axcollector key --help`"),

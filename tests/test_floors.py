@@ -26,6 +26,7 @@ FLOORS: Final = {
         "registry_log",
         "registry_changes",
         "clock_steps",
+        "sqlite_file",
         "tokens",
         "services",
         "premises",
@@ -34,10 +35,22 @@ FLOORS: Final = {
         "buckets",
         "stores",
     },
-    3: {"journal", "spool", "splitter", "salvager", "closing", "intake", "uploader", "sync"},
-    4: {"config", "config_values", "config_endpoints", "config_file", "bearer", "destination", "collector", "workers"},
+    3: {"token_watch", "journal", "spool", "splitter", "salvager", "closing", "intake", "uploader", "sync"},
+    4: {
+        "config",
+        "config_keys",
+        "config_values",
+        "config_urls",
+        "config_endpoints",
+        "config_file",
+        "config_yaml",
+        "bearer",
+        "destination",
+        "collector",
+        "workers",
+    },
     5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
-    6: {"tap", "cli"},
+    6: {"launch", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
@@ -47,7 +60,7 @@ MAY_IMPORT: Final = {
     "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
     "botocore": {"stores"},
     "axcollector.config": {"api", "config_file", "destination", "collector", "workers", "cli", "tap"},
-    "twisted.internet.reactor": {"tap", "cli"},
+    "twisted.internet.reactor": {"tap", "signer_tap", "cli"},
 }
 """Who alone may import what; here and below a name stands for a module and everything in it."""
 

@@ -21,7 +21,8 @@ from axcollector import __version__
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded
 from axcollector.core.errors import DirectoryInUse
-from axcollector.tap import CannotStart, Launched, Options, makeService
+from axcollector.launch import CannotStart
+from axcollector.tap import Options, launched, makeService
 from tests.fakes import result_of
 
 ROOT: Final = Path(__file__).parent.parent
@@ -145,14 +146,14 @@ def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -
     """One line says where records are taken and where they go; notes come before it; no secret is in them."""
     config = Config(local_storage_path="/d", listen=["tcp:1", "tcp:2"], bearer_token="hush")
     service = StandIn()
-    launched = Launched(service, Loaded(config, ("a note",)))
-    launched.startService()
+    process = launched(service, Loaded(config, ("a note",)))
+    process.startService()
     assert service.running
     assert [formatEvent(event) for event in log_events] == [
         "a note",
         f"axcollector {__version__} takes records at tcp:1, tcp:2; data in /d/ax; files go to file:/d/store",
     ]
-    stopped = launched.stopService()
+    stopped = process.stopService()
     assert not service.running
     assert not stopped.called
     service.stopping.callback(None)
@@ -170,11 +171,11 @@ def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -
 )
 def test_services_that_cannot_start(capfd: pytest.CaptureFixture[str], problem: Exception, line: str) -> None:
     """What keeps a service from starting is said in one line on stderr, and ends the process with status 1."""
-    launched = Launched(StandIn(problem), Loaded(Config()))
+    process = launched(StandIn(problem), Loaded(Config()))
     with pytest.raises(CannotStart) as caught:
-        launched.startService()
+        process.startService()
     assert caught.value.code == 1
-    assert not launched.running
+    assert not process.running
     error = capfd.readouterr().err
     assert error.startswith(f"axcollector cannot start: {line}")
     assert error.count("\n") == 1
@@ -183,7 +184,7 @@ def test_services_that_cannot_start(capfd: pytest.CaptureFixture[str], problem: 
 def test_bugs_are_not_hidden() -> None:
     """What nobody foresaw keeps its traceback."""
     with pytest.raises(ZeroDivisionError):
-        Launched(StandIn(ZeroDivisionError()), Loaded(Config())).startService()
+        launched(StandIn(ZeroDivisionError()), Loaded(Config())).startService()
 
 
 def test_making_a_service_touches_nothing(tmp_path: Path) -> None:

@@ -26,22 +26,8 @@ class HealthAPI:
     """The health routes of a collector."""
 
     def __init__(self, collector: Patient) -> None:
-        self._collector = collector
         self._app = Klein()
-
-        @self._app.route("/healthz", methods=["GET"])
-        def healthz(request: IRequest) -> bytes:
-            """Alive: whoever reads this got an answer."""
-            return answers.give(request, 200, b'{"status": "ok"}')
-
-        @self._app.route("/readyz", methods=["GET"])
-        def readyz(request: IRequest) -> bytes:
-            """Ready: each check by name; 503 where one fails."""
-            problems = self._collector.problems()
-            checks = {name: {"ok": problem is None, "reason": problem or ""} for name, problem in problems.items()}
-            ready = all(problem is None for problem in problems.values())
-            body = msgspec.json.encode({"ready": ready, "checks": checks})
-            return answers.give(request, 200 if ready else 503, body)
+        add_health(self._app, collector)
 
         @self._app.handle_errors(HTTPException)
         def nothing_here(request: IRequest, failure: Failure) -> bytes:
@@ -50,3 +36,21 @@ class HealthAPI:
     def resource(self) -> KleinResource:
         """The resource, for a site of its own."""
         return JSONResource(self._app)
+
+
+def add_health(app: Klein, patient: Patient) -> None:
+    """Give an app the health routes."""
+
+    @app.route("/healthz", methods=["GET"])
+    def healthz(request: IRequest) -> bytes:
+        """Alive: whoever reads this got an answer."""
+        return answers.give(request, 200, b'{"status": "ok"}')
+
+    @app.route("/readyz", methods=["GET"])
+    def readyz(request: IRequest) -> bytes:
+        """Ready: each check by name; 503 where one fails."""
+        problems = patient.problems()
+        checks = {name: {"ok": problem is None, "reason": problem or ""} for name, problem in problems.items()}
+        ready = all(problem is None for problem in problems.values())
+        body = msgspec.json.encode({"ready": ready, "checks": checks})
+        return answers.give(request, 200 if ready else 503, body)

@@ -155,14 +155,13 @@ class ObjectOptions(RegistryOptions):
         write_out(json.dumps(done, indent=2) + "\n" if self["json"] else text)
 
 
-class ListOptions(RegistryOptions):
+class Listing(CommandOptions):
     """Options of a subcommand that lists something."""
 
-    only_reads = True
     optFlags: ClassVar[list[Any]] = [["json", "j", "Write one JSON array of objects"]]
 
-    def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
-        """Write rows to stdout: as JSON, or as a table with a head."""
+    def write(self, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows to stdout: as JSON, or, where all values are texts, as a table with a head."""
         if self["json"]:
             write_out(json.dumps(rows, indent=2) + "\n")
             return
@@ -183,6 +182,12 @@ def write_out(text: str) -> None:
         raise
     except OSError as exc:
         raise OSError(exc.errno, exc.strerror, "standard output") from exc
+
+
+class ListOptions(RegistryOptions, Listing):
+    """Options of a subcommand that lists something of the registry."""
+
+    only_reads = True
 
 
 def printable(text: str) -> str:

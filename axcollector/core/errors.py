@@ -6,7 +6,8 @@
      │    ├── NotReady           no snapshot yet (500)
      │    ├── LookupFailed       the registry could not be asked (500)
      │    ├── Overloaded         no room in memory; come again (503)
-     │    └── SpoolFailed        no room on disk, or a write failed; come again (503)
+     │    ├── SpoolFailed        no room on disk, or a write failed; come again (503)
+     │    └── Unavailable        what the answer depends on cannot be asked at present; come again (503)
      ├── ConfigError             a configuration that cannot be used
      ├── DirectoryInUse          another process has the data directory
      ├── RegistryError           the registry, or a change asked of it, is unusable
@@ -17,6 +18,7 @@
      │    └── AnswerTooLong      its answer is longer than we take
      ├── BadRow                  a line of text is no row of the registry
      ├── TransferFailed          a file could not be imported or exported
+     ├── TokensError             the file of tokens, or a change asked of it, is unusable
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
           ├── FileRefused        it will not be while it is as it is: permanent
           └── Paused             somebody is unavailable; costs no attempt
@@ -118,6 +120,14 @@ class SpoolFailed(Refusal):
         self.retry_after = retry_after
 
 
+class Unavailable(Refusal):
+    """What the answer depends on, tokens or a store's credentials, cannot be asked at present."""
+
+    status = 503
+    code = "STORAGE_UNAVAILABLE"
+    retry_after = 5.0
+
+
 class ConfigError(AxcollectorError):
     """A configuration cannot be used; the message names the key, the value and what is allowed."""
 
@@ -178,6 +188,10 @@ class BadRow(AxcollectorError):
 
 class TransferFailed(AxcollectorError):
     """A file could not be imported or exported; the message names it, and what has been done: nothing."""
+
+
+class TokensError(AxcollectorError):
+    """The file of tokens cannot be used, or what is asked of it makes no sense; the message says which file."""
 
 
 class UploadFailed(AxcollectorError):

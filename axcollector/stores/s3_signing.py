@@ -86,7 +86,7 @@ class S3Signer:
         credentials: Credentials,
         key: str,
         *,
-        content_type: str,
+        content_type: str | None,
         encrypt: bool,
         expires_seconds: int,
         now: float,
@@ -96,12 +96,13 @@ class S3Signer:
         Args:
             credentials: Whose right it is.
             key: The object's key below the prefix.
-            content_type: The `Content-Type` that the PUT must have.
+            content_type: The `Content-Type` that the PUT must have, or None: any.
             encrypt: Whether it must have the header `x-amz-server-side-encryption: AES256`.
             expires_seconds: How long the URL is good for, from `now` on; at least 1, at most a week.
             now: Seconds since the epoch.
         """
-        headers = {"content-type": content_type} | ({ENCRYPTION_HEADER: "AES256"} if encrypt else {})
+        headers = {} if content_type is None else {"content-type": content_type}
+        headers |= {ENCRYPTION_HEADER: "AES256"} if encrypt else {}
         url = self.url_of(key)
         signing = S3SigV4QueryAuth(credentials, _SERVICE, self._region)
         request = _request(url, headers, now)

@@ -18,6 +18,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 
+from axcollector.core import signing
 from axcollector.core.errors import (
     CredentialsRefused,
     EndpointUnavailable,
@@ -181,7 +182,7 @@ def tenant_at_signer(tenant: str) -> str:
 
 def tenant_parameter(tenant: str) -> str:
     """What the signer is asked for, before it is encoded for the query, given `layout.tenant_directory`'s text."""
-    return "~".join(name.replace("%", "%25").replace("~", "%7E") for name in split_tenant_directory(tenant))
+    return signing.tenant_parameter(*split_tenant_directory(tenant))
 
 
 def _parse(answer: Answer) -> str:
