@@ -234,6 +234,135 @@ def test_a_restart_goes_on(place: Place) -> None:
     assert place.delivered() == ["a", "b"]
 
 
+def test_what_was_sent_but_not_deleted_is_sent_again(place: Place) -> None:
+    """After a crash between the store's answer and the deletion: under the same key, so it is there once."""
+    worker = HeldThread()
+    place.make(worker).startService()
+    place.stage("acme~test", "a")
+    while not place.store.objects:
+        worker.step()
+    killed = place.uploader
+    assert len(place.left()) == 2
+    place.make().startService()
+    assert place.store.puts == [("acme~test", f"{KEY}a.txt.gz")] * 2
+    assert len(place.store.objects) == 1
+    assert place.left() == []
+    for periodic in killed._periodic:
+        periodic.stopService()
+
+
+def test_one_long_backlog_delays_nobody(place: Place) -> None:
+    """While 10,000 buckets of one tenant wait, another's newest file goes with the next sweep."""
+    for n in range(10_000):
+        place.stage("big~test", "f", after=n)
+    place.store.is_slow = True
+    place.uploader.startService()
+    for _ in range(300):
+        place.store.step()
+    place.stage("small~test", "x", after=20_000)
+    assert {tenant for tenant, _ in place.store.waiting} == {"big~test"}
+    place.clock.advance(5)
+    assert [tenant for tenant, _ in place.store.waiting].count("small~test") == 1
+    assert len(place.store.waiting) == 3
+    order = [key for tenant, key in place.store.puts if tenant == "big~test"]
+    assert order == sorted(order)
+    assert len(order) == 302
+
+
+def test_a_long_backlog_of_failed_drains_at_the_stores_speed(place: Place) -> None:
+    """One success is enough: all the rest follows without another sweep, never too much of it at once."""
+    for n in range(3000):
+        place.stage(f"org-{n % 7}~test", "f", after=n, stage="failed")
+    place.store.up = False
+    place.uploader.startService()
+    assert place.store.objects == {}
+    place.store.up = True
+    place.store.is_slow = True
+    place.clock.advance(5)
+    staged = 0
+    while place.store.waiting:
+        staged = max(staged, place.uploader.status().backlog.buckets)
+        place.store.step()
+    assert len(place.store.objects) == 3000
+    assert staged <= 1500
+    assert place.uploader.status().counts.returned_buckets == 3000
+    assert place.uploader.status().backlog == Backlog()
+
+
+def test_a_long_backlog_behind_a_pause_hides_nobody(place: Place) -> None:
+    """Refused tenants' files fill no window: those of others are found and go, however many there are."""
+
+    class PickyStore(MemoryStore):
+        def authorities(self, tenant: str) -> tuple[str, ...]:
+            return (self.AUTHORITY, f"signer: {tenant}")
+
+    place.store = PickyStore()
+    place.make()
+    place.store.refuse = lambda tenant, key: TenantRefused(f"signer: {tenant}", "403") if tenant[0] == "r" else None
+    for n in range(600):
+        place.stage(f"r{n % 3}~test", "f", after=n)
+        place.stage("z~test", f"z{n}", after=10_000 + n)
+    place.uploader.startService()
+    assert len(place.store.objects) == 600
+    assert len(place.store.puts) == 603
+
+
+def test_the_status(place: Place) -> None:
+    """What waits, how old the oldest is, who is waited for, what has happened; without a sweep in between."""
+    place.store.is_slow = True
+    place.stage("acme~test", "a", "bb")
+    place.stage("acme~test", "c", after=60)
+    place.stage("old~test", "x", stage="failed", after=-60)
+    place.make(failed_retry_batch=0, concurrency=2).startService()
+    place.clock.advance(100)
+    assert place.uploader.status() == UploaderStatus(
+        backlog=Backlog(buckets=2, files=3, bytes=4, failed_buckets=1, oldest_start=NOW),
+        oldest_age_seconds=100,
+        in_flight=1,
+    )
+    place.store.step()
+    status = place.uploader.status()
+    assert status.backlog == Backlog(buckets=2, files=2, bytes=3, failed_buckets=1, oldest_start=NOW)
+    assert status.counts == Counts(delivered_files=1, delivered_bytes=1)
+    place.store.up = False
+    place.store.step()
+    (pause,) = place.uploader.status().paused
+    assert (pause.authority, pause.until, pause.reason) == ("memory", NOW + 100.75, "it is down")
+    assert place.uploader.status().counts.paused_tries == 1
+
+
+def test_outcomes_are_events(place: Place, log_events: list[LogEvent]) -> None:
+    """One each, with bucket, bytes, attempt and delay; counted likewise."""
+    outcomes: list[Exception | None] = [
+        None,
+        UploadFailed("500"),
+        EndpointUnavailable("memory", "503", 2),
+        UploadFailed("gone"),
+    ]
+    buckets = [place.stage("acme~test", f"f{n}", after=n) for n in range(4)]
+    (buckets[3] / "f3.txt.gz").write_text("f3")
+    place.store.is_slow = True
+    place.store.refuse = lambda tenant, key: outcomes[int(key[-len("0.txt.gz")])]
+    place.make(concurrency=10).startService()
+    place.clock.advance(3)
+    (buckets[3] / "f3.txt.gz").unlink()
+    while place.store.waiting:
+        place.store.step()
+    told = [
+        (event["bucket"], event["bytes"], event["attempt"], round(event["delay"], 3))
+        for event in log_events
+        if "delay" in event
+    ]
+    assert told == [
+        (buckets[0].name, 2, 1, 3.0),
+        (buckets[1].name, 2, 1, 5),
+        (buckets[2].name, 2, 1, 2.0),
+        (buckets[3].name, 2, 1, 0.0),
+    ]
+    expected = Counts(delivered_files=1, delivered_bytes=2, failed_tries=1, paused_tries=1, vanished_files=1)
+    assert place.uploader.status().counts == expected
+
+
 def test_a_pause_costs_no_attempt(place: Place, log_events: list[LogEvent]) -> None:
     """However long the store is away, nothing goes to failed; one line says that it is away, one that it is back."""
     for n in range(8):

@@ -11,6 +11,7 @@
      ├── DirectoryInUse          another process has the data directory
      ├── RegistryError           the registry, or a change asked of it, is unusable
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
+          ├── TimedOut           whoever was asked took too long
           └── Paused             somebody is unavailable; costs no attempt
                ├── EndpointUnavailable   the signer or a store host
                └── TenantRefused         the signer refuses this tenant
@@ -137,6 +138,10 @@ class RegistryError(AxcollectorError):
 
 class UploadFailed(AxcollectorError):
     """A file could not be delivered this time; counts as an attempt of its bucket."""
+
+
+class TimedOut(UploadFailed):
+    """Somebody took too long to answer, or to take a file."""
 
 
 class Paused(UploadFailed):

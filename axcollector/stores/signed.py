@@ -18,7 +18,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 
-from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, TenantRefused, TimedOut, UploadFailed
 from axcollector.core.layout import split_tenant_directory
 from axcollector.disk import Disk
 from axcollector.stores.transfer import Answer, Transfer
@@ -121,7 +121,10 @@ class SignedStore:
             "encrypt": "true",
         }
         url = f"{self._endpoint}?{urlencode(query, quote_via=quote, safe='')}"
-        answer = await self._transfer.get(SIGNER, url, self._authorization())
+        try:
+            answer = await self._transfer.get(SIGNER, url, self._authorization())
+        except TimedOut as exc:  # no file was involved: it would keep anybody waiting
+            raise EndpointUnavailable(SIGNER, str(exc)) from None
         if answer.status == 401:
             message = "the signer does not know our bearer token (it answered 401)"
             raise EndpointUnavailable(SIGNER, message)

@@ -5,9 +5,9 @@ answer received), and when all of it takes longer than its size allows; see `lim
 
 *Connections* are kept and used again, see `connections`.
 
-*Errors.* Name resolution, connecting and TLS: `EndpointUnavailable`, as for an answer of 429 or 503. Everything else
-without a proper answer: `UploadFailed`. Messages name the authority, never a URL, because URLs hold signatures; for
-the same reason no exception of the libraries is kept as a cause.
+*Errors.* Name resolution, connecting and TLS: `EndpointUnavailable`, as for an answer of 429 or 503. A limit that was
+passed: `TimedOut`. Everything else without a proper answer: `UploadFailed`. Messages name the authority, never a URL,
+because URLs hold signatures; for the same reason no exception of the libraries is kept as a cause.
 """
 
 import io
@@ -29,7 +29,7 @@ from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
-from axcollector.core.errors import EndpointUnavailable, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, TimedOut, UploadFailed
 from axcollector.core.retry import parse_date, parse_retry_after
 from axcollector.disk import Disk
 from axcollector.stores.connections import Connections, FileBody
@@ -238,7 +238,7 @@ def _reasons(exc: BaseException) -> Iterator[BaseException]:
 def _mapped(authority: str, exc: BaseException, expired: str) -> Exception:
     """What an exception means to whoever uploads; one that comes of cancelling is just that."""
     if expired:
-        return UploadFailed(f"{authority}: {expired}")
+        return TimedOut(f"{authority}: {expired}")
     if _is_cancelled(exc):
         return defer.CancelledError()
     reasons = list(_reasons(exc))
