@@ -32,8 +32,6 @@ SLICE: Final = 250
 """How many names, or buckets, one call deals with: a few milliseconds."""
 RETURNED_LIMIT: Final = 1000
 """While so many buckets that came back from failed wait for their turn, no more do: enough for any store."""
-_TENANTS_REMEMBERED: Final = 10_000
-"""Of so many tenants it is remembered when they were served last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +115,10 @@ class StagedBacklog:
             self._to_measure.add(bucket)
         if self._oldest_so_far is None or start < self._oldest_so_far:
             self._oldest_so_far = start
-        self._turns.add(Entry(start, bucket, "", tenant))
+        self._turns.add((start, bucket, "", tenant))
 
     def _end_sweep(self) -> None:
         self._oldest = self._oldest_so_far
-        self._turns.forget_turns(_TENANTS_REMEMBERED)
         for bucket in [bucket for bucket, sweep in self._seen.items() if sweep < self._sweep]:
             self._forget(bucket)
 
@@ -139,10 +136,10 @@ class StagedBacklog:
         return Page(tuple(files), looked, len(self._turns), self._foreign.news(SLICE))
 
     def _look_into(self, entry: Entry, limit: int) -> tuple[StagedFile, ...]:
-        bucket = entry.bucket
+        start, bucket, after, tenant = entry
         self._returned.discard(bucket)
         try:
-            contents = look_into(self._disk, self._staging, bucket, entry.after, limit)
+            contents = look_into(self._disk, self._staging, bucket, after, limit)
         except FileNotFoundError:
             self._missing(bucket)
             return ()
@@ -156,8 +153,8 @@ class StagedBacklog:
             self._foreign.note(bucket, what, why)
         if contents.is_whole:
             self._measured(bucket, contents.files)
-        elif contents.files:
-            self._turns.add(entry._replace(after=contents.files[-1].name))
+        elif contents.more_after is not None:
+            self._turns.add((start, bucket, contents.more_after, tenant))
         return contents.files
 
     def _missing(self, bucket: str) -> None:

@@ -119,11 +119,13 @@ class Contents:
         files: The files to deliver, by name.
         foreign: What is not ours: its name below the stage, and why.
         is_whole: Whether that is all that lies in it.
+        more_after: Where it is not, and more is behind it: the last name that was looked at.
     """
 
     files: tuple[StagedFile, ...]
     foreign: tuple[tuple[str, str], ...]
     is_whole: bool
+    more_after: str | None = None
 
 
 def look_into(disk: Disk, stage: str, bucket: str, after: str = "", limit: int | None = None) -> Contents:
@@ -147,7 +149,8 @@ def look_into(disk: Disk, stage: str, bucket: str, after: str = "", limit: int |
         raise NotADirectoryError(errno.ENOTDIR, "it is no directory", directory)
     all_names = disk.unsorted_names(directory)
     # Not sorted as a whole: there may be very many, and sorting would keep all threads waiting.
-    names = heapq.nsmallest(len(all_names) if limit is None else limit, (name for name in all_names if name > after))
+    left = [name for name in all_names if name > after]
+    names = heapq.nsmallest(len(left) if limit is None else limit, left)
     files: list[StagedFile] = []
     foreign: list[tuple[str, str]] = []
     for name in names:
@@ -160,7 +163,8 @@ def look_into(disk: Disk, stage: str, bucket: str, after: str = "", limit: int |
             disk.unlink(os.path.join(directory, name))
     if not files and not foreign and len(names) == len(all_names):
         remove_if_empty(disk, directory)
-    return Contents(tuple(files), tuple(foreign), len(names) == len(all_names))
+    more_after = names[-1] if len(names) < len(left) else None
+    return Contents(tuple(files), tuple(foreign), len(names) == len(all_names), more_after)
 
 
 def parse_bucket(bucket: str) -> tuple[int, str]:

@@ -16,6 +16,8 @@ _PAGE_FILES: Final = 250
 """About how many files are fetched at once."""
 _LOW_FILES: Final = 100
 """With fewer than so many files ready to go, of all tenants or of one, more are fetched."""
+_MOST_FILES: Final = 2000
+"""With so many files waiting, most of them of tenants that may not go, no more are fetched before the next sweep."""
 
 
 class Supply:
@@ -67,7 +69,9 @@ class Supply:
 
     def is_low(self) -> bool:
         """Whether it is time to `fetch`."""
-        if self._is_fetching or not self._left or self._schedule.ready >= _LOW_FILES:
+        if self._is_fetching or not self._left:
+            return False
+        if self._schedule.ready >= _LOW_FILES or self._schedule.waiting >= _MOST_FILES:
             return False
         return self._schedule.supplied(_LOW_FILES) != self._in_vain
 

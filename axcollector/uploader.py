@@ -37,6 +37,8 @@ from axcollector.supply import Supply
 
 RETRY_FAILED_SECONDS: Final = 600.0
 """How often buckets of failed get another chance, even if nothing is delivered."""
+_NOBODY: Final = "~"
+"""No tenant: whom it would have to wait for, all tenants wait for, and none of their files need be fetched."""
 
 
 class Uploader(Service):
@@ -165,7 +167,7 @@ class Uploader(Service):
                 self._track(self._upload(file))
         finally:
             self._is_filling = False
-        if self.running and self._supply.is_low():
+        if self.running and self._supply.is_low() and self._may_go(_NOBODY):
             self._track(self._fetch())
 
     async def _fetch(self) -> None:

@@ -84,6 +84,10 @@ def measure(stage: str, buckets: int, tenants: int, seconds: float) -> dict[str,
             uploader.startService()
             reactor.callLater(seconds, end)
 
+        def watched() -> None:
+            result["before"] = watchdog.stop()
+            begin()
+
         def end() -> None:
             stalls = sorted(watchdog.stalls)
             result["stall"] = watchdog.stop()
@@ -97,7 +101,8 @@ def measure(stage: str, buckets: int, tenants: int, seconds: float) -> dict[str,
             await uploader.stopService()
             await thread.stopService()
 
-        reactor.callWhenRunning(begin)
+        reactor.callWhenRunning(watchdog.start)
+        reactor.callLater(5, watched)
         reactor.run()
         times = [moment - result["begun"] for moment in store.times]
         return {
@@ -108,6 +113,7 @@ def measure(stage: str, buckets: int, tenants: int, seconds: float) -> dict[str,
             "first of failed s": round(times[1], 2) if len(times) > 1 else 1e9,
             "files": len(times),
             "files/s": round((len(times) - 1) / (times[-1] - times[0])) if len(times) > 1 else 0,
+            "stall before ms": result["before"],
             "stall ms": result["stall"],
             "stall p99.9 ms": result["p999"],
             "memory MB": round(result["memory"], 1),

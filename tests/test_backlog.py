@@ -93,6 +93,15 @@ def test_a_bucket_of_very_many_files_is_taken_in_parts(data: Path) -> None:
     assert (backlog.summary.files, backlog.summary.bytes) == (6, 6)
 
 
+def test_what_is_in_the_way_hides_no_file(data: Path) -> None:
+    """However many foreign things come first in a bucket."""
+    bucket = make(data / "staging" / BUCKET, z="1")
+    for number in range(5):
+        (bucket / f"a{number}").write_text("x")
+    backlog = backlog_of(data)
+    assert page_of(backlog, 2) == [(BUCKET, "z.txt.gz")]
+
+
 def test_what_waits_is_counted(data: Path) -> None:
     """In the background what nobody looked into; and kept up to date with each deletion and move."""
     make(data / "staging" / BUCKET, a="1", b="22")

@@ -242,7 +242,7 @@ def test_a_bucket_is_looked_into(data: Path) -> None:
     make(data / "staging" / name, y="22", x="1")
     files = (StagedFile(START, name, "x.txt.gz", "a%7E~e", 1), StagedFile(START, name, "y.txt.gz", "a%7E~e", 2))
     assert look_into(Disk(), str(data / "staging"), name) == Contents(files, (), is_whole=True)
-    assert look_into(Disk(), str(data / "staging"), name, limit=1) == Contents(files[:1], (), is_whole=False)
+    assert look_into(Disk(), str(data / "staging"), name, limit=1) == Contents(files[:1], (), False, "x.txt.gz")
     assert look_into(Disk(), str(data / "staging"), name, "x.txt.gz", 9) == Contents(files[1:], (), is_whole=False)
 
 
@@ -267,7 +267,7 @@ def test_what_is_empty_is_tidied(data: Path) -> None:
     for name in (BUCKET, "a~e~20260102030406"):
         assert look_into(Disk(), str(staging), name) == Contents((), (), is_whole=True)
     assert [file.name for file in look_into(Disk(), str(staging), "b~e~20260102030406").files] == ["full.txt.gz"]
-    assert look_into(Disk(), str(staging), "c~e~20260102030406", limit=2) == Contents((), (), is_whole=False)
+    assert look_into(Disk(), str(staging), "c~e~20260102030406", limit=2) == Contents((), (), False, "b.txt.gz")
     assert sorted(os.listdir(staging)) == ["b~e~20260102030406", "c~e~20260102030406"]
     assert os.listdir(staging / "b~e~20260102030406") == ["full.txt.gz"]
 

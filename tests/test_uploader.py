@@ -12,6 +12,7 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
+from axcollector.backlog import SLICE
 from axcollector.buckets import merge_bucket
 from axcollector.core.delivery import Backlog, Counts, UploaderStatus
 from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
@@ -305,6 +306,60 @@ def test_a_long_backlog_behind_a_pause_hides_nobody(place: Place) -> None:
     place.uploader.startService()
     assert len(place.store.objects) == 600
     assert len(place.store.puts) == 603
+
+
+def test_a_pause_of_all_fetches_nothing(place: Place) -> None:
+    """While nobody may go the window stays as it is, and the rest of a long backlog is left on disk."""
+    for n in range(3000):
+        place.stage(f"org-{n}~test", "f", after=n)
+    place.store.up = False
+    place.store.retry_after = 60
+    place.uploader.startService()
+    assert place.uploader._schedule.waiting < 500
+    place.clock.pump([5] * 4)
+    assert place.uploader._schedule.waiting < 500
+    place.store.up = True
+    place.clock.pump([5] * 12)
+    assert len(place.store.objects) == 3000
+
+
+def test_very_many_refused_tenants_hide_nobody(place: Place) -> None:
+    """More of them than a window holds: within two sweeps others have been found."""
+
+    class PickyStore(MemoryStore):
+        def authorities(self, tenant: str) -> tuple[str, ...]:
+            return (self.AUTHORITY, f"signer: {tenant}")
+
+    place.store = PickyStore()
+    place.make()
+    place.store.refuse = lambda tenant, key: TenantRefused(f"signer: {tenant}", "403", 300) if "r" in tenant else None
+    for n in range(800):
+        for m in range(3):
+            place.stage(f"r{n}~x", "f", after=n + m)
+    place.stage("good~test", "x", after=10_000)
+    place.uploader.startService()
+    place.clock.advance(5)
+    assert place.delivered() == ["x"]
+    assert len(place.store.puts) == 801
+
+
+@pytest.mark.parametrize("stage", ["staging", "failed"])
+def test_stopping_ends_what_goes_in_slices(place: Place, stage: str) -> None:
+    """A stop waits for the slice under way, not for the whole of a long stage."""
+    for n in range(2 * SLICE):
+        place.stage("acme~test", "f", after=n, stage=stage)
+    worker = HeldThread()
+    place.make(worker).startService()
+    worker.step()
+    worker.step()
+    stopped = place.uploader.stopService()
+    steps = 0
+    while worker.jobs:
+        worker.step()
+        steps += 1
+    result_of(stopped)
+    assert steps <= 3
+    assert place.store.puts == []
 
 
 def test_the_status(place: Place) -> None:

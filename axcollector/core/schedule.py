@@ -5,7 +5,8 @@ A backlog may be of any length; this knows a window of it, which `add` extends w
 
 * Tenants take turns, those not served for longest first; within a tenant the oldest bucket goes first.
 * No tenant holds more than half of the slots (but at least one), so another's newest file waits for nobody's backlog.
-* A tenant that may not go at present is set aside, and asked again at the next sweep or when told (`resume`).
+* A tenant that may not go at present is set aside, and asked again when told (`resume`). At the next sweep its files
+  are dropped, to be added in their turn: those who must wait fill no window for ever.
 * A file is tried at most once a sweep. A bucket's failures count as one attempt a sweep, however many of its files
   fail; its other files get their try all the same, so that one bad file holds up nothing.
 * A bucket with too many attempts is exhausted once none of its files is under way or waiting for its try; whoever
@@ -95,6 +96,11 @@ class Schedule:
         return not (self._under_way or self._waiting or self._leaving)
 
     @property
+    def waiting(self) -> int:
+        """How many files wait, whether they could go or not."""
+        return len(self._waiting)
+
+    @property
     def ready(self) -> int:
         """How many files wait whose tenants could go now, as far as is known."""
         return self._ready
@@ -104,10 +110,14 @@ class Schedule:
         return frozenset(tenant for tenant, queue in self._queues.items() if len(queue) >= files) | self._aside
 
     def refresh(self) -> None:
-        """A sweep begins: what was tried may be added again, and who was set aside is asked again."""
+        """A sweep begins: what was tried, and all of those who were set aside, may be added again."""
         self._sweep += 1
         self._tried.clear()
-        self.resume()
+        for tenant in self._aside:
+            for file in self._queues.pop(tenant):
+                self._waiting.remove((file.bucket, file.name))
+                _decrease(self._open_in_bucket, file.bucket)
+        self._aside.clear()
         tenants = self._queues.keys() | self._held_by_tenant.keys()
         self._last_turn = {tenant: turn for tenant, turn in self._last_turn.items() if tenant in tenants}
         if self._sweep % _SWEEPS_REMEMBERED == 0:

@@ -8,27 +8,18 @@ among these the one with the oldest bucket.
 Pure, and for one thread at a time.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Final
 
+Entry = tuple[int, str, str, str]
+"""A bucket that waits to be looked into: the start of its interval, its name, the name up to which its files have been
+handed out, its tenant. A plain tuple, because the garbage collector need not look at those, however many there are."""
 
-class Entry(NamedTuple):
-    """A bucket that waits to be looked into.
-
-    Attributes:
-        start: The start of its interval, in seconds since the epoch.
-        bucket: Its name.
-        after: Its files up to this name have been handed out.
-        tenant: Whose it is.
-    """
-
-    start: int
-    bucket: str
-    after: str
-    tenant: str
-
+_TENANTS_REMEMBERED: Final = 10_000
+"""Of so many tenants it is remembered when they were served last."""
 
 _Place = tuple[int, int, str]
 """When a tenant was served last, the start of its oldest bucket, and the tenant."""
@@ -42,7 +33,7 @@ class Turns:
         self._places: list[_Place] = []
         self._place_of: dict[str, _Place] = {}
         self._buckets: set[str] = set()
-        self._last_turn: dict[str, int] = {}
+        self._last_turn: OrderedDict[str, int] = OrderedDict()
         self._turn = 0
 
     def __len__(self) -> int:
@@ -53,17 +44,18 @@ class Turns:
 
     def add(self, entry: Entry) -> None:
         """An entry waits, unless one of its bucket does already."""
-        if entry.bucket in self._buckets:
+        _, bucket, _, tenant = entry
+        if bucket in self._buckets:
             return
-        self._buckets.add(entry.bucket)
-        entries = self._entries.setdefault(entry.tenant, [])
+        self._buckets.add(bucket)
+        entries = self._entries.setdefault(tenant, [])
         heappush(entries, entry)
         if entries[0] is entry:
-            self._stand(entry.tenant)
+            self._stand(tenant)
 
     def _stand(self, tenant: str) -> None:
         """Give a tenant its place; one that it had before does not count any more."""
-        place = self._last_turn.get(tenant, 0), self._entries[tenant][0].start, tenant
+        place = self._last_turn.get(tenant, 0), self._entries[tenant][0][0], tenant
         self._place_of[tenant] = place
         heappush(self._places, place)
 
@@ -87,16 +79,14 @@ class Turns:
     def _take(self, tenant: str) -> Entry:
         entries = self._entries[tenant]
         entry = heappop(entries)
-        self._buckets.remove(entry.bucket)
+        self._buckets.remove(entry[1])
         self._turn += 1
         self._last_turn[tenant] = self._turn
+        self._last_turn.move_to_end(tenant)
+        if len(self._last_turn) > _TENANTS_REMEMBERED:
+            self._last_turn.popitem(last=False)
         if entries:
             self._stand(tenant)
         else:
             del self._entries[tenant], self._place_of[tenant]
         return entry
-
-    def forget_turns(self, limit: int) -> None:
-        """Where more than `limit` tenants were ever served, forget when; all are equal again."""
-        if len(self._last_turn) > limit:
-            self._last_turn.clear()
