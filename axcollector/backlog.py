@@ -17,16 +17,16 @@ import contextlib
 import os
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from heapq import heappop, heappush
 from typing import Final
 
-from axcollector.buckets import look_into, merge_bucket, move_bucket, parse_bucket, remove_if_empty
+from axcollector.buckets import look_into, merge_bucket, parse_bucket, remove_if_empty
 from axcollector.core import layout
 from axcollector.core.delivery import Backlog
 from axcollector.core.foreign import Foreign, Told
 from axcollector.core.schedule import StagedFile
 from axcollector.core.turns import Entry, Turns
 from axcollector.disk import Disk
+from axcollector.failed import FailedStage
 
 SLICE: Final = 250
 """How many names, or buckets, one call deals with: a few milliseconds."""
@@ -64,6 +64,7 @@ class StagedBacklog:
         self._failed = os.path.join(data_directory, layout.Stage.FAILED)
         self._sweep = 0
         self._names: list[str] | None = None
+        self._suspects: list[str] | None = None
         self._oldest: int | None = None
         self._oldest_so_far: int | None = None
         self._seen: dict[str, int] = {}
@@ -72,9 +73,7 @@ class StagedBacklog:
         self._sizes: dict[str, tuple[int, int]] = {}
         self._to_measure: set[str] = set()
         self._files = self._bytes = 0
-        self._failed_names: list[str] | None = None
-        self._chances: list[tuple[int, str]] = []
-        self._failed_count = 0
+        self._failed_stage = FailedStage(disk, self._failed, SLICE)
         self._returned: set[str] = set()
         self._foreign = Foreign()
         self.summary = Backlog()
@@ -97,8 +96,16 @@ class StagedBacklog:
             self._take_in(self._names.pop())
         if self._names:
             return False
-        self._names = None
-        self._end_sweep()
+        if self._suspects is None:
+            self._suspects = list(self._seen)
+        for _ in range(min(10 * SLICE, len(self._suspects))):
+            bucket = self._suspects.pop()
+            if self._seen.get(bucket, self._sweep) < self._sweep:
+                self._forget(bucket)
+        if self._suspects:
+            return False
+        self._names = self._suspects = None
+        self._oldest = self._oldest_so_far
         self._sum_up()
         return True
 
@@ -116,11 +123,6 @@ class StagedBacklog:
         if self._oldest_so_far is None or start < self._oldest_so_far:
             self._oldest_so_far = start
         self._turns.add((start, bucket, "", tenant))
-
-    def _end_sweep(self) -> None:
-        self._oldest = self._oldest_so_far
-        for bucket in [bucket for bucket, sweep in self._seen.items() if sweep < self._sweep]:
-            self._forget(bucket)
 
     def page(self, limit: int, skip: AbstractSet[str]) -> Page:
         """Look into the next buckets, none of the tenants in `skip`, for about `limit` files."""
@@ -230,7 +232,7 @@ class StagedBacklog:
             if self._disk.exists(directory):
                 raise
         else:
-            self._failed_count += 1
+            self._failed_stage.count += 1
         self._forget(bucket)
         self._sum_up()
 
@@ -240,21 +242,9 @@ class StagedBacklog:
         Raises:
             OSError: Failed itself cannot be read.
         """
-        if self._failed_names is None:
-            if self._chances:
-                return True
-            self._failed_names = self._disk.unsorted_names(self._failed)
-            self._failed_count = 0
-        for _ in range(min(SLICE, len(self._failed_names))):
-            name = self._failed_names.pop()
-            with contextlib.suppress(ValueError):
-                heappush(self._chances, (parse_bucket(name)[0], name))
-                self._failed_count += 1
-        if self._failed_names:
-            return False
-        self._failed_names = None
+        is_done = self._failed_stage.take_in()
         self._sum_up()
-        return True
+        return is_done
 
     def bring_back(self, limit: int) -> int:
         """Move up to `limit` buckets from failed back to staging, oldest first; returns how many.
@@ -262,28 +252,17 @@ class StagedBacklog:
         Raises:
             OSError: That they were moved may not be durable.
         """
-        limit = min(limit, RETURNED_LIMIT - len(self._returned))
-        moved = 0
-        while self._chances and moved < limit:
-            _, bucket = heappop(self._chances)
-            directory = os.path.join(self._failed, bucket)
-            if not self._disk.is_directory(directory):
-                continue
-            try:
-                move_bucket(self._disk, directory, self._staging)
-            except OSError as exc:
-                place = f"{layout.Stage.FAILED}/{bucket}"
-                self._foreign.note(place, place, f"it cannot be moved to staging: {exc.strerror}")
-                continue
-            moved += 1
-            self._failed_count -= 1
+        moved, foreign = self._failed_stage.move(min(limit, RETURNED_LIMIT - len(self._returned)), self._staging)
+        for what, why in foreign:
+            self._foreign.note(what, what, why)
+        for bucket in moved:
             self._returned.add(bucket)
             self._take_in(bucket)
         if moved:
             self._disk.sync_directory(self._staging)
             self._disk.sync_directory(self._failed)
             self._sum_up()
-        return moved
+        return len(moved)
 
     def _sum_up(self) -> None:
         buckets = len(self._seen) - len(self._strangers)
@@ -292,6 +271,6 @@ class StagedBacklog:
             files=self._files,
             bytes=self._bytes,
             unmeasured_buckets=len(self._to_measure),
-            failed_buckets=max(0, self._failed_count),
+            failed_buckets=max(0, self._failed_stage.count),
             oldest_start=self._oldest if buckets else None,
         )

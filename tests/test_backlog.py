@@ -99,7 +99,7 @@ def test_what_is_in_the_way_hides_no_file(data: Path) -> None:
     for number in range(5):
         (bucket / f"a{number}").write_text("x")
     backlog = backlog_of(data)
-    assert page_of(backlog, 2) == [(BUCKET, "z.txt.gz")]
+    assert [page_of(backlog, 2) for _ in range(2)] == [[], [(BUCKET, "z.txt.gz")]]
 
 
 def test_what_waits_is_counted(data: Path) -> None:

@@ -30,6 +30,7 @@ FLOORS: Final = {
         "room",
         "buckets",
         "backlog",
+        "failed",
         "stores",
     },
     3: {"journal", "spool", "splitter", "salvager", "closing", "intake", "uploader", "outcomes", "supply", "sync"},
