@@ -346,7 +346,7 @@ def test_very_many_refused_tenants_hide_nobody(place: Place) -> None:
 @pytest.mark.parametrize("stage", ["staging", "failed"])
 def test_stopping_ends_what_goes_in_slices(place: Place, stage: str) -> None:
     """A stop waits for the slice under way, not for the whole of a long stage."""
-    for n in range(2 * SLICE):
+    for n in range(4 * SLICE):
         place.stage("acme~test", "f", after=n, stage=stage)
     worker = HeldThread()
     place.make(worker).startService()
