@@ -8,7 +8,7 @@ the only transition. To know the package, read it in this order:
 2. `core/payload`, `core/records`: from a request's body to a `Batch`.
 3. `core/frames`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which write.
 4. `disk`, `journal`, `spool`, `splitter`: making batches durable, and turning journals into buckets.
-5. `core/retry`, `stores/`, `uploader`: delivering buckets.
+5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `supply`, `uploader`: delivering buckets.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry`, `sync/`: where tenants and developers
    come from.
 7. `config`, `collector`: the whole, put together.

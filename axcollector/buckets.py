@@ -1,4 +1,4 @@
-"""Buckets as directories: moving them between stages, listing a stage, and tidying what was delivered. Blocking.
+"""Buckets as directories: moving them between stages, looking into one, and tidying what was delivered. Blocking.
 
 The directory that a bucket lies in is its state, and a rename is the only transition. Two parties add to staging
 (the splitter, and the uploader with what comes back from failed) while the uploader takes files out of it, so a
@@ -12,9 +12,10 @@ bucket may already be there, get further files, or vanish, between any two syste
 
 import contextlib
 import errno
+import functools
+import heapq
 import os
 import stat
-from collections import deque
 from dataclasses import dataclass
 
 from axcollector.core import layout
@@ -39,11 +40,16 @@ def merge_bucket(disk: Disk, bucket: str, stage: str) -> None:
     Raises:
         OSError: Some files may have been moved; calling again goes on.
     """
+    move_bucket(disk, bucket, stage)
+    disk.sync_directory(stage)
+    disk.sync_directory(os.path.dirname(bucket))
+
+
+def move_bucket(disk: Disk, bucket: str, stage: str) -> None:
+    """As `merge_bucket`, but durable only when the stage, and then where the bucket was, have been synced."""
     target = os.path.join(stage, os.path.basename(bucket))
     while not (_rename_whole(disk, bucket, target) or _move_files(disk, bucket, target)):
         pass
-    disk.sync_directory(stage)
-    disk.sync_directory(os.path.dirname(bucket))
 
 
 def _rename_whole(disk: Disk, bucket: str, target: str) -> bool:
@@ -106,143 +112,72 @@ def remove_if_empty(disk: Disk, directory: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """What lies in a stage, or in some of its buckets.
+class Contents:
+    """What lies in a bucket, or in a part of it.
 
     Attributes:
-        files: The files to deliver, oldest first.
-        foreign: What is not ours, or cannot be used: path below the stage, and why.
-        buckets: How many buckets were looked into.
+        files: The files to deliver, by name.
+        foreign: What is not ours: its name below the stage, and why.
+        is_whole: Whether that is all that lies in it.
+        more_after: Where it is not, and more is behind it: the last name that was looked at.
     """
 
-    files: tuple[StagedFile, ...] = ()
-    foreign: tuple[tuple[str, str], ...] = ()
-    buckets: int = 0
+    files: tuple[StagedFile, ...]
+    foreign: tuple[tuple[str, str], ...]
+    is_whole: bool
+    more_after: str | None = None
 
 
-class Stages:
-    """Staging and failed, as the uploader uses them. For one thread at a time."""
+def look_into(disk: Disk, stage: str, bucket: str, after: str = "", limit: int | None = None) -> Contents:
+    """See what is in a bucket; files without content, and a bucket without files, are removed on the way.
 
-    def __init__(self, disk: Disk, data_directory: str) -> None:
-        self._disk = disk
-        self._staging = os.path.join(data_directory, layout.Stage.STAGING)
-        self._failed = os.path.join(data_directory, layout.Stage.FAILED)
-        self._to_bring_back: deque[str] = deque()
+    Args:
+        disk: The hands.
+        stage: Path of the stage that it lies in.
+        bucket: Its name.
+        after: What comes up to this name is left out.
+        limit: No more than so many names are looked at, the first ones; None: all are.
 
-    def path(self, file: StagedFile) -> str:
-        """Where a staged file lies."""
-        return os.path.join(self._staging, file.bucket, file.name)
-
-    def staged(self) -> Listing:
-        """What is in staging; files without content and directories without files are removed on the way.
-
-        Raises:
-            OSError: Staging itself cannot be read.
-        """
-        return self._look_into(self._disk.names(self._staging))
-
-    def _look_into(self, buckets: list[str]) -> Listing:
-        files: list[StagedFile] = []
-        foreign: list[tuple[str, str]] = []
-        for bucket in buckets:
-            try:
-                start, tenant = _parse(bucket)
-                self._look_into_bucket(start, tenant, bucket, files, foreign)
-            except FileNotFoundError:
-                continue  # taken away meanwhile
-            except ValueError:
-                foreign.append((bucket, "its name is not that of a bucket"))
-            except OSError as exc:
-                foreign.append((bucket, f"it cannot be read: {exc.strerror}"))
-        files.sort(key=lambda file: (file.start, file.bucket, file.name))
-        return Listing(tuple(files), tuple(foreign), len(buckets))
-
-    def _look_into_bucket(
-        self, start: int, tenant: str, bucket: str, files: list[StagedFile], foreign: list[tuple[str, str]]
-    ) -> None:
-        directory = os.path.join(self._staging, bucket)
-        if not self._disk.is_directory(directory):
-            foreign.append((bucket, "it is no directory"))
-            return
-        names = self._disk.names(directory)
-        for name in names:
-            facts = os.lstat(os.path.join(directory, name))
-            if not (stat.S_ISREG(facts.st_mode) and name.endswith(layout.FILE_SUFFIX)):
-                foreign.append((os.path.join(bucket, name), f"it is no {layout.FILE_SUFFIX} file"))
-            elif facts.st_size:
-                files.append(StagedFile(start, bucket, name, tenant, facts.st_size))
-            else:
-                self.discard(bucket, name)
-        if not names:
-            remove_if_empty(self._disk, directory)
-
-    def has(self, file: StagedFile) -> bool:
-        """Whether a staged file is still there."""
-        return self._disk.exists(self.path(file))
-
-    def discard(self, bucket: str, name: str) -> None:
-        """Remove a file that is delivered or empty, and its bucket when nothing else is in it.
-
-        Raises:
-            OSError: It could not be removed.
-        """
-        directory = os.path.join(self._staging, bucket)
-        with contextlib.suppress(FileNotFoundError):
-            self._disk.unlink(os.path.join(directory, name))
-        remove_if_empty(self._disk, directory)
-
-    def give_up(self, bucket: str) -> None:
-        """Move a bucket from staging to failed; one that is gone is no error.
-
-        Raises:
-            OSError: It could not be moved.
-        """
-        directory = os.path.join(self._staging, bucket)
-        try:
-            merge_bucket(self._disk, directory, self._failed)
-        except FileNotFoundError:
-            if self._disk.exists(directory):
-                raise
-
-    def bring_back(self, limit: int) -> Listing:
-        """Move up to `limit` buckets from failed back to staging, oldest first; what is to be delivered of them.
-
-        All that is in failed has its turn before anything that was given up meanwhile has another one.
-
-        Raises:
-            OSError: Failed itself cannot be read.
-        """
-        if not self._to_bring_back:
-            buckets = [name for name in self._disk.names(self._failed) if _is_bucket(name)]
-            self._to_bring_back.extend(sorted(buckets, key=lambda name: (_parse(name)[0], name)))
-        moved: list[str] = []
-        foreign: list[tuple[str, str]] = []
-        while self._to_bring_back and len(moved) < limit:
-            bucket = self._to_bring_back.popleft()
-            directory = os.path.join(self._failed, bucket)
-            if self._disk.is_directory(directory):
-                try:
-                    merge_bucket(self._disk, directory, self._staging)
-                except OSError as exc:
-                    foreign.append((bucket, f"it cannot be moved to staging: {exc.strerror}"))
-                else:
-                    moved.append(bucket)
-        return Listing(self._look_into(moved).files, tuple(foreign), len(moved))
+    Raises:
+        FileNotFoundError: It, or one of its files, has vanished.
+        NotADirectoryError: It is something else.
+        OSError: It cannot be read.
+    """
+    start, tenant = parse_bucket(bucket)
+    directory = os.path.join(stage, bucket)
+    if not stat.S_ISDIR(os.lstat(directory).st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no directory", directory)
+    all_names = disk.unsorted_names(directory)
+    # Not sorted as a whole: there may be very many, and sorting would keep all threads waiting.
+    left = [name for name in all_names if name > after]
+    names = heapq.nsmallest(len(left) if limit is None else limit, left)
+    files: list[StagedFile] = []
+    foreign: list[tuple[str, str]] = []
+    for name in names:
+        facts = os.lstat(os.path.join(directory, name))
+        if not (stat.S_ISREG(facts.st_mode) and name.endswith(layout.FILE_SUFFIX)):
+            foreign.append((os.path.join(bucket, name), f"it is no {layout.FILE_SUFFIX} file"))
+        elif facts.st_size:
+            files.append(StagedFile(start, bucket, name, tenant, facts.st_size))
+        else:
+            disk.unlink(os.path.join(directory, name))
+    if not files and not foreign and len(names) == len(all_names):
+        remove_if_empty(disk, directory)
+    more_after = names[-1] if len(names) < len(left) else None
+    return Contents(tuple(files), tuple(foreign), len(names) == len(all_names), more_after)
 
 
-def _parse(bucket: str) -> tuple[int, str]:
+def parse_bucket(bucket: str) -> tuple[int, str]:
     """The start, and the tenant's directory name, of a bucket's directory.
 
     Raises:
         ValueError: It is no bucket's name.
     """
-    name = layout.parse_bucket_directory(bucket)
-    return name.start, layout.tenant_directory(name.organization, name.environment)
+    tenant, _, start = bucket.partition(layout.RECOVERED_MARK)[0].rpartition("~")
+    return layout.unstamp(start), _checked(tenant)
 
 
-def _is_bucket(name: str) -> bool:
-    try:
-        layout.parse_bucket_directory(name)
-    except ValueError:
-        return False
-    return True
+@functools.lru_cache(maxsize=10_000)
+def _checked(tenant: str) -> str:
+    layout.split_tenant_directory(tenant)
+    return tenant

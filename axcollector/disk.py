@@ -81,7 +81,11 @@ class Disk:
 
     def names(self, directory: str) -> list[str]:
         """What lies in a directory, sorted."""
-        return sorted(os.listdir(directory))
+        return sorted(self.unsorted_names(directory))
+
+    def unsorted_names(self, directory: str) -> list[str]:
+        """What lies in a directory, in any order: sorting very many names keeps all threads waiting."""
+        return os.listdir(directory)
 
     def is_directory(self, path: str) -> bool:
         """Whether it is a directory itself (not a link to one)."""

@@ -1,7 +1,8 @@
 """Delivers what is in staging. The directories are its only state, so a restart just looks at them again.
 
-A sweep lists staging and hands what it finds to the `Schedule`, which says what goes next; every upload that ends
-makes room for the next one. What becomes of a file:
+A sweep takes in staging's names and hands the first files to the `Schedule`, which says what goes next; every upload
+that ends makes room for the next one, and when the schedule runs low the next page of files is fetched, so a backlog
+of any length goes at the store's speed. What becomes of a file:
 
 * delivered: it is deleted, and so is its bucket when that was the last one; some of failed gets another chance.
 * an authority is unavailable (`Paused`): it stays where it is, and so do all that need that authority (`Pauses`).
@@ -9,31 +10,35 @@ makes room for the next one. What becomes of a file:
 * vanished meanwhile: nothing.
 
 Everything that touches the disk runs in a `Worker`, which does one thing after the other: what a listing says cannot be
-overtaken by a deletion or a move that was asked for after it.
+overtaken by a deletion or a move that was asked for after it. Long work is done a slice at a time (`StagedBacklog`), so
+that neither deletions nor the reactor wait for it.
 """
 
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger, LogLevel
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from axcollector.buckets import Listing, Stages
+from axcollector.backlog import StagedBacklog
 from axcollector.core import layout
 from axcollector.core.delivery import UploaderStatus
 from axcollector.core.errors import Paused, UploadFailed
 from axcollector.core.retry import Pauses
 from axcollector.core.schedule import Schedule, StagedFile
 from axcollector.disk import Disk
+from axcollector.outcomes import Outcomes
 from axcollector.services import Periodic, Worker
 from axcollector.stores.base import Store
+from axcollector.supply import Supply
 
 RETRY_FAILED_SECONDS: Final = 600.0
 """How often buckets of failed get another chance, even if nothing is delivered."""
+_NOBODY: Final = "~"
+"""No tenant: whom it would have to wait for, all tenants wait for, and none of their files need be fetched."""
 
 
 class Uploader(Service):
@@ -70,28 +75,28 @@ class Uploader(Service):
     ) -> None:
         self._clock = clock
         self._worker = worker
-        self._stages = Stages(disk, data_directory)
+        self._backlog = StagedBacklog(disk, data_directory)
         self._store = store
         self._interval = interval_seconds
-        self._max_attempts = max_attempts
-        self._failed_retry_batch = failed_retry_batch
         self._chance = chance
         self._schedule = Schedule(concurrency, max_attempts)
         self._pauses = Pauses()
+        self._outcomes = Outcomes(max_attempts, interval_seconds)
+        self._supply = Supply(worker, self._backlog, self._schedule, self._outcomes, failed_retry_batch)
         self._periodic: tuple[Periodic, ...] = ()
         self._puts: dict[StagedFile, defer.Deferred[None]] = {}
         self._tasks: set[defer.Deferred[None]] = set()
         self._waiters: list[defer.Deferred[None]] = []
         self._is_filling = False
-        self._reported: dict[layout.Stage, set[tuple[str, str]]] = {stage: set() for stage in layout.Stage}
-        self._status = UploaderStatus()
 
     def startService(self) -> None:
         """Begin to sweep; what is in failed gets its first chance at once."""
         super().startService()  # type: ignore[no-untyped-call]
+        self._supply.start()
         self._periodic = (
-            Periodic(self._clock, RETRY_FAILED_SECONDS, "another chance for failed", self._bring_back),
+            Periodic(self._clock, RETRY_FAILED_SECONDS, "another chance for failed", self._retry_failed),
             Periodic(self._clock, self._interval, "sweep of staging", self.sweep),
+            Periodic(self._clock, self._interval, "count of the backlog", self._supply.measure),
         )
         for periodic in self._periodic:
             periodic.startService()
@@ -104,6 +109,7 @@ class Uploader(Service):
     async def _stop(self) -> None:
         for put in list(self._puts.values()):
             put.cancel()
+        self._supply.stop()
         for periodic in self._periodic:
             await periodic.stopService()
         while self._tasks:
@@ -115,7 +121,15 @@ class Uploader(Service):
 
     def status(self) -> UploaderStatus:
         """How delivery is going at this moment."""
-        return replace(self._status, in_flight=self._schedule.in_flight, paused=self._pauses.current())
+        backlog = self._backlog.summary
+        age = None if backlog.oldest_start is None else max(0.0, self._clock.seconds() - backlog.oldest_start)
+        return UploaderStatus(
+            backlog=backlog,
+            oldest_age_seconds=age,
+            in_flight=self._schedule.in_flight,
+            paused=self._pauses.current(),
+            counts=self._outcomes.counts,
+        )
 
     def drained(self) -> "defer.Deferred[None]":
         """Wait until there is nothing to deliver.
@@ -133,26 +147,15 @@ class Uploader(Service):
 
     async def _sweep(self) -> None:
         try:
-            listing = await self._worker.run(self._stages.staged)
+            is_empty = await self._supply.sweep()
         except OSError as exc:
-            self._log.error("staging cannot be read: {reason}", reason=exc.strerror)
+            self._outcomes.disk_failed("staging cannot be read", exc)
             return
-        self._report(layout.Stage.STAGING, listing)
-        self._schedule.refresh(listing.files)
-        self._status = self._status.swept(listing.files)
-        if not listing.files and self._schedule.idle:
+        if is_empty and self._schedule.idle:
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter.callback(None)
         self._fill()
-
-    def _report(self, stage: layout.Stage, listing: Listing) -> None:
-        """Say once of each thing that it is in the way; what has left staging may come again, and is told again."""
-        known = self._reported[stage]
-        for what, why in listing.foreign:
-            if (what, why) not in known:
-                self._log.warn("{what} in {stage} is left alone: {why}", what=what, stage=stage.value, why=why)
-        self._reported[stage] = {*listing.foreign, *(known if stage is layout.Stage.FAILED else ())}
 
     def _fill(self) -> None:
         """Let as many uploads begin as there are slots for."""
@@ -164,6 +167,17 @@ class Uploader(Service):
                 self._track(self._upload(file))
         finally:
             self._is_filling = False
+        if self.running and self._supply.is_low() and self._may_go(_NOBODY):
+            self._track(self._fetch())
+
+    async def _fetch(self) -> None:
+        await self._supply.fetch()
+        self._fill()
+
+    async def _retry_failed(self) -> None:
+        """Give some of failed another chance."""
+        if await self._supply.bring_back():
+            self._fill()
 
     def _may_go(self, tenant: str) -> bool:
         return self._pauses.let_through(self._store.authorities(tenant), self._clock.seconds())
@@ -177,7 +191,7 @@ class Uploader(Service):
 
     def _ended_early(self, failure: Failure) -> None:
         if not failure.check(defer.CancelledError):
-            self._log.failure("an upload met a bug", failure)
+            self._log.failure("delivery met a bug", failure)
 
     async def _upload(self, file: StagedFile) -> None:
         authorities = self._store.authorities(file.tenant)
@@ -193,76 +207,61 @@ class Uploader(Service):
             await self._failed(file, str(exc))
         except defer.CancelledError:
             self._schedule.postpone(file)
+            self._outcomes.broken_off(file, self._attempt(file))
         except Exception:  # noqa: BLE001 - a bug in a store may stop nobody else's files
-            self._log.failure("uploading {bucket}/{file} met a bug", bucket=file.bucket, file=file.name)
+            self._outcomes.met_a_bug(file)
             await self._failed(file, "a bug, see above")
         else:
             self._answered(file, authorities)
             await self._delivered(file, self._clock.seconds() - begun)
         finally:
-            self._pauses.end(file)
+            if self._pauses.end(file):
+                self._schedule.resume()
         await self._give_up_if_exhausted(file.bucket)
         self._fill()
 
     async def _put(self, file: StagedFile) -> None:
         key = layout.key_of_file(file.start, file.name)
-        self._puts[file] = self._store.put(file.tenant, key, self._stages.path(file))
+        self._puts[file] = self._store.put(file.tenant, key, self._backlog.path(file))
         try:
             await self._puts[file]
         finally:
             del self._puts[file]
 
+    def _attempt(self, file: StagedFile) -> int:
+        return self._schedule.attempts(file.bucket) + 1
+
     def _answered(self, file: StagedFile, authorities: tuple[str, ...], before: str | None = None) -> None:
         for authority in self._pauses.answered(file, authorities, before):
-            self._log.info("{authority} works again", authority=authority)
+            self._outcomes.works_again(authority)
+            self._schedule.resume()
 
     def _pause(self, file: StagedFile, exc: Paused) -> None:
         now = self._clock.seconds()
         is_new = self._pauses.of(exc.authority) is None
         pause = self._pauses.failed(file, exc.authority, str(exc), exc.retry_after, now, self._chance())
-        self._log.emit(
-            LogLevel.warn if is_new else LogLevel.debug,
-            "{authority} is paused for {seconds:.1f} s: {reason}; its files wait, no attempt is counted",
-            authority=pause.authority,
-            seconds=pause.until - now,
-            reason=str(exc),
-        )
+        self._outcomes.paused(file, pause, self._attempt(file), now, is_new=is_new)
 
     async def _delivered(self, file: StagedFile, seconds: float) -> None:
-        attempt = self._schedule.attempts(file.bucket) + 1
+        attempt = self._attempt(file)
         try:
-            await self._worker.run(self._stages.discard, file.bucket, file.name)
+            is_last = await self._worker.run(self._backlog.discard, file)
         except OSError as exc:
             await self._failed(file, f"it was delivered, but cannot be deleted here: {exc.strerror}")
             return
         self._schedule.delivered(file)
-        self._status = self._status.delivered(file.size)
-        self._log.info(
-            "delivered {bucket}/{file}: {bytes} bytes, attempt {attempt}, {seconds:.3f} s",
-            bucket=file.bucket,
-            file=file.name,
-            bytes=file.size,
-            attempt=attempt,
-            seconds=seconds,
-        )
-        self._track(self._bring_back())
+        if is_last:
+            self._schedule.forget(file.bucket)
+        self._outcomes.delivered(file, attempt, seconds, self._clock.seconds())
+        self._track(self._retry_failed())
 
     async def _failed(self, file: StagedFile, reason: str) -> None:
-        if not await self._worker.run(self._stages.has, file):
+        if not await self._worker.run(self._backlog.has, file):
+            attempt = self._attempt(file)
             self._schedule.delivered(file)
-            self._log.info("{bucket}/{file} vanished before it was delivered", bucket=file.bucket, file=file.name)
+            self._outcomes.vanished(file, attempt)
             return
-        attempts = self._schedule.failed(file)
-        self._status = self._status.failed()
-        self._log.warn(
-            "{bucket}/{file} was not delivered: {reason}; attempt {attempt} of {attempts}, then {then}",
-            bucket=file.bucket,
-            file=file.name,
-            reason=reason,
-            attempt=attempts,
-            attempts=self._max_attempts,
-            then="its bucket goes to failed" if attempts >= self._max_attempts else "the next sweep tries again",
-        )
+        self._outcomes.failed(file, reason, self._schedule.failed(file))
 
     async def _give_up_if_exhausted(self, bucket: str) -> None:
         if not self._schedule.exhausted(bucket):
@@ -270,24 +269,10 @@ class Uploader(Service):
         attempts = self._schedule.attempts(bucket)
         self._schedule.give_up(bucket)
         try:
-            await self._worker.run(self._stages.give_up, bucket)
+            await self._worker.run(self._backlog.give_up, bucket)
         except OSError as exc:
-            self._log.error("{bucket} cannot be moved to failed: {reason}", bucket=bucket, reason=exc.strerror)
+            self._outcomes.disk_failed(f"{bucket} cannot be moved to failed", exc)
         else:
-            self._status = self._status.given_up()
-            self._log.error("{bucket} moved to failed after {attempts} attempts", bucket=bucket, attempts=attempts)
+            self._outcomes.given_up(bucket, attempts)
         finally:
             self._schedule.forget(bucket)
-
-    async def _bring_back(self) -> None:
-        """Give some of failed another chance."""
-        try:
-            listing = await self._worker.run(self._stages.bring_back, self._failed_retry_batch)
-        except OSError as exc:
-            self._log.error("failed cannot be read: {reason}", reason=exc.strerror)
-            return
-        self._report(layout.Stage.FAILED, listing)
-        if listing.buckets:
-            self._log.info("{buckets} buckets of failed get another chance", buckets=listing.buckets)
-        self._schedule.add(listing.files)
-        self._fill()

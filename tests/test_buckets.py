@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from axcollector.buckets import Stages, merge_bucket, remove_if_empty
+from axcollector.buckets import Contents, look_into, merge_bucket, parse_bucket, remove_if_empty
+from axcollector.core import layout
 from axcollector.core.schedule import StagedFile
 from axcollector.disk import Disk
 
@@ -235,148 +236,61 @@ def test_remove_if_empty(data: Path) -> None:
         remove_if_empty(Disk(), str(data / "x" / "a.txt.gz"))
 
 
-def test_staging_is_listed_oldest_first(data: Path) -> None:
-    """Files of all buckets, with their tenants; a mark of the reference's recovery is ignored."""
-    make(data / "staging" / "b~e~20260102030405", y="22", x="1")
-    make(data / "staging" / "a~e~20260102030406", z="333")
-    make(data / "staging" / "a%7E~e~20250102030405~recoveredTS~20260101000000.000", w="4")
-    listing = Stages(Disk(), str(data)).staged()
-    assert listing.files == (
-        StagedFile(START - 31_536_000, "a%7E~e~20250102030405~recoveredTS~20260101000000.000", "w.txt.gz", "a%7E~e", 1),
-        StagedFile(START, "b~e~20260102030405", "x.txt.gz", "b~e", 1),
-        StagedFile(START, "b~e~20260102030405", "y.txt.gz", "b~e", 2),
-        StagedFile(START + 1, "a~e~20260102030406", "z.txt.gz", "a~e", 3),
-    )
-    assert listing.foreign == ()
+def test_a_bucket_is_looked_into(data: Path) -> None:
+    """Its files by name, with their tenant; a mark of the reference's recovery is ignored."""
+    name = "a%7E~e~20260102030405~recoveredTS~20260101000000.000"
+    make(data / "staging" / name, y="22", x="1")
+    files = (StagedFile(START, name, "x.txt.gz", "a%7E~e", 1), StagedFile(START, name, "y.txt.gz", "a%7E~e", 2))
+    assert look_into(Disk(), str(data / "staging"), name) == Contents(files, (), is_whole=True)
+    assert look_into(Disk(), str(data / "staging"), name, limit=1) == Contents(files[:1], (), False, "x.txt.gz")
+    assert look_into(Disk(), str(data / "staging"), name, "x.txt.gz", 9) == Contents(files[1:], (), is_whole=False)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a~20260102030405", "a~b~c~20260102030405", "a~b~20261302030405", "a~b~2026010203040", "a b~c~20260102030405"],
+)
+def test_what_is_no_buckets_name(name: str) -> None:
+    """It is refused as `layout` refuses it."""
+    for parse in (parse_bucket, layout.parse_bucket_directory):
+        with pytest.raises(ValueError, match=r"^not |must be in"):
+            parse(name)
 
 
 def test_what_is_empty_is_tidied(data: Path) -> None:
-    """Empty buckets, and files without content, are removed."""
-    make(data / "staging" / BUCKET)
-    make(data / "staging" / "a~e~20260102030406", empty="")
-    make(data / "staging" / "b~e~20260102030406", empty="", full="1")
-    listing = Stages(Disk(), str(data)).staged()
-    assert [file.name for file in listing.files] == ["full.txt.gz"]
-    assert os.listdir(data / "staging") == ["b~e~20260102030406"]
-    assert os.listdir(data / "staging" / "b~e~20260102030406") == ["full.txt.gz"]
+    """Empty buckets, and files without content, are removed; a part of a bucket says nothing about the rest."""
+    staging = data / "staging"
+    make(staging / BUCKET)
+    make(staging / "a~e~20260102030406", empty="")
+    make(staging / "b~e~20260102030406", empty="", full="1")
+    make(staging / "c~e~20260102030406", a="", b="", c="")
+    for name in (BUCKET, "a~e~20260102030406"):
+        assert look_into(Disk(), str(staging), name) == Contents((), (), is_whole=True)
+    assert [file.name for file in look_into(Disk(), str(staging), "b~e~20260102030406").files] == ["full.txt.gz"]
+    assert look_into(Disk(), str(staging), "c~e~20260102030406", limit=2) == Contents((), (), False, "b.txt.gz")
+    assert sorted(os.listdir(staging)) == ["b~e~20260102030406", "c~e~20260102030406"]
+    assert os.listdir(staging / "b~e~20260102030406") == ["full.txt.gz"]
 
 
 def test_what_is_foreign_is_left_alone(data: Path) -> None:
-    """Other names, plain files, links and drafts are named, with the reason, and stay."""
+    """Links, pipes, drafts and directories are named, with the reason, and stay; what is no directory is refused."""
     staging = data / "staging"
     bucket = make(staging / BUCKET, good="1")
     (bucket / "draft.txt.gz.new").write_text("x")
     (bucket / "link.txt.gz").symlink_to(bucket / "good.txt.gz")
     os.mkfifo(bucket / "pipe.txt.gz")
     make(bucket / "sub.txt.gz")
-    make(staging / "lost+found")
     (staging / "a~e~20260102030405").write_text("a file")
     (staging / "l~e~20260102030405").symlink_to(bucket)
     before = sorted(staging.rglob("*"))
-    listing = Stages(Disk(), str(data)).staged()
-    assert [file.name for file in listing.files] == ["good.txt.gz"]
-    assert dict(listing.foreign) == {
-        "a~e~20260102030405": "it is no directory",
-        f"{BUCKET}/draft.txt.gz.new": "it is no .txt.gz file",
-        f"{BUCKET}/link.txt.gz": "it is no .txt.gz file",
-        f"{BUCKET}/pipe.txt.gz": "it is no .txt.gz file",
-        f"{BUCKET}/sub.txt.gz": "it is no .txt.gz file",
-        "l~e~20260102030405": "it is no directory",
-        "lost+found": "its name is not that of a bucket",
-    }
+    contents = look_into(Disk(), str(staging), BUCKET)
+    assert [file.name for file in contents.files] == ["good.txt.gz"]
+    names = ["draft.txt.gz.new", "link.txt.gz", "pipe.txt.gz", "sub.txt.gz"]
+    assert contents.foreign == tuple((f"{BUCKET}/{name}", "it is no .txt.gz file") for name in names)
+    for name in ("a~e~20260102030405", "l~e~20260102030405"):
+        with pytest.raises(NotADirectoryError):
+            look_into(Disk(), str(staging), name)
     assert before == sorted(staging.rglob("*"))
-
-
-class DenyingDisk(WatchedDisk):
-    """Does not let one bucket be looked into."""
-
-    def names(self, directory: str) -> list[str]:
-        if os.path.basename(directory) == BUCKET:
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return super().names(directory)
-
-
-def test_what_cannot_be_read_harms_nobody_else(data: Path) -> None:
-    """A bucket that cannot be read is named; one that vanishes meanwhile is nothing; the others are listed."""
-    make(data / "staging" / BUCKET, a="1")
-    vanishing = make(data / "staging" / "a~e~20260102030405")
-    make(data / "staging" / "b~e~20260102030405", b="1")
-    disk = DenyingDisk()
-    disk.before["names"] = [lambda: None, vanishing.rmdir]
-    listing = Stages(disk, str(data)).staged()
-    assert [file.name for file in listing.files] == ["b.txt.gz"]
-    assert listing.foreign == ((BUCKET, "it cannot be read: Permission denied"),)
-    (data / "staging").rename(data / "gone")
-    with pytest.raises(FileNotFoundError):
-        Stages(disk, str(data)).staged()
-
-
-def test_a_delivered_file_is_discarded(data: Path) -> None:
-    """With the last one the bucket goes; a file that is gone already is no error."""
-    bucket = make(data / "staging" / BUCKET, a="1", b="2")
-    stages = Stages(Disk(), str(data))
-    file = StagedFile(START, BUCKET, "a.txt.gz", "acme~test", 1)
-    assert stages.has(file)
-    stages.discard(BUCKET, "a.txt.gz")
-    assert not stages.has(file)
-    assert contents(bucket) == {"b": "2"}
-    stages.discard(BUCKET, "a.txt.gz")
-    stages.discard(BUCKET, "b.txt.gz")
-    assert not bucket.exists()
-
-
-def test_giving_up(data: Path) -> None:
-    """A bucket moves to failed, to what is there of it already; one that is gone is no error, a lost stage is."""
-    make(data / "failed" / BUCKET, a="1")
-    bucket = make(data / "staging" / BUCKET, b="2")
-    stages = Stages(Disk(), str(data))
-    stages.give_up(BUCKET)
-    assert contents(data / "failed" / BUCKET) == {"a": "1", "b": "2"}
-    stages.give_up(BUCKET)
-    make(bucket, c="3")
-    (data / "failed").rename(data / "gone")
-    with pytest.raises(FileNotFoundError):
-        stages.give_up(BUCKET)
-
-
-def test_failed_comes_back_oldest_first_and_in_turn(data: Path) -> None:
-    """So many at once; what fails again meanwhile waits until all others have had their chance."""
-    names = [f"{org}~e~2026010203040{second}" for second, org in enumerate("dcba")]
-    for name in names:
-        make(data / "failed" / name, a="1")
-    make(data / "failed" / "lost+found")
-    (data / "failed" / "x~e~20260102030405").write_text("no bucket")
-    stages = Stages(Disk(), str(data))
-    first = stages.bring_back(2)
-    assert [file.bucket for file in first.files] == names[:2]
-    assert first.buckets == 2
-    for name in names[:2]:
-        stages.give_up(name)
-    (data / "failed" / names[3] / "a.txt.gz").unlink()
-    (data / "failed" / names[3]).rmdir()
-    assert [file.bucket for file in stages.bring_back(2).files] == names[2:3]
-    assert [file.bucket for file in stages.bring_back(9).files] == names[:2]
-    assert stages.bring_back(9).buckets == 0
-    assert sorted(os.listdir(data / "failed")) == ["lost+found", "x~e~20260102030405"]
-
-
-def test_failed_is_added_to_what_is_staged(data: Path) -> None:
-    """A bucket that is in staging again gets its old files back; the listing names all that is in it."""
-    make(data / "failed" / BUCKET, a="1")
-    make(data / "staging" / BUCKET, b="2")
-    listing = Stages(Disk(), str(data)).bring_back(1)
-    assert [file.name for file in listing.files] == ["a.txt.gz", "b.txt.gz"]
-
-
-def test_what_cannot_come_back_blocks_nothing(data: Path) -> None:
-    """A bucket that cannot be moved is named; the next one has its chance."""
-    other = "z~e~20260102030406"
-    make(data / "failed" / BUCKET, a="1")
-    make(data / "failed" / other, a="1")
-    (data / "staging" / BUCKET).write_text("in the way")
-    listing = Stages(Disk(), str(data)).bring_back(1)
-    assert [file.bucket for file in listing.files] == [other]
-    assert listing.foreign == ((BUCKET, "it cannot be moved to staging: Not a directory"),)
 
 
 def test_modes_are_kept(data: Path) -> None:

@@ -115,6 +115,39 @@ def test_it_is_durable_when_it_is_done(tmp_path: Path, source: Path) -> None:
     assert [path for what, path in disk.calls if what == "sync"] == [str(target.parent)]
 
 
+class NotingFile(AppendFile):
+    """Notes that it is synced."""
+
+    calls: list[tuple[str, str]]
+
+    def sync(self) -> None:
+        self.calls.append(("sync of the file", self.path))
+        super().sync()
+
+
+class NotingDisk(FailingDisk):
+    """Makes files that note that they are synced."""
+
+    def create(self, path: str) -> AppendFile:
+        with super().create(path) as made:
+            file = NotingFile(path, os.dup(made._descriptor))
+        file.calls = self.calls
+        return file
+
+
+def test_a_draft_is_synced_and_then_renamed(tmp_path: Path, source: Path) -> None:
+    """Under the file's own name there is never less than the whole of it, on stable storage."""
+    disk = NotingDisk()
+    result_of(store_at(tmp_path, disk).put(TENANT, KEY, str(source)))
+    target = str(tmp_path / "store" / TENANT / KEY)
+    assert disk.calls[-4:] == [
+        ("create", f"{target}.new"),
+        ("sync of the file", f"{target}.new"),
+        ("rename", target),
+        ("sync", os.path.dirname(target)),
+    ]
+
+
 def test_a_second_delivery_replaces_the_first(tmp_path: Path, source: Path) -> None:
     """What a crash left half done is in nobody's way."""
     store = store_at(tmp_path, Disk())

@@ -540,7 +540,7 @@ def test_refused_credentials_cost_no_attempt(tmp_path: Path) -> None:
     place.clock.pump([5] * 10)
     (pause,) = uploader.status().paused
     assert (pause.authority, pause.reason) == (place.store.AUTHORITY, "it does not take KEY")
-    assert uploader.status().failed_tries == 0
+    assert uploader.status().counts.failed_tries == 0
     place.store.refuse = refuse_all(FileRefused("too large"))
     place.clock.pump([5] * 70)
     assert place.left("failed") == [bucket, f"{bucket}/a.txt.gz"]

@@ -27,6 +27,7 @@ from axcollector.core.errors import (
     FileRefused,
     NoTokenYet,
     TenantRefused,
+    TimedOut,
     UploadFailed,
 )
 from axcollector.disk import Disk
@@ -392,7 +393,7 @@ class HalfFile:
         self.reads += 1
         if self.reads > 1:
             raise OSError(errno.EIO, "Input/output error")
-        return self.file.read(size)
+        return self.file.read(min(size, 50_000))
 
 
 class HalfDisk(Disk):
@@ -412,19 +413,22 @@ def test_a_file_that_cannot_be_read_to_its_end(source: Path) -> None:
 
 
 def test_a_server_that_never_answers(memory: Memory, source: Path) -> None:
-    """A minute without progress is an attempt, at the signer and at the store."""
+    """A minute without progress pauses the signer, to whom all files are alike; at the store it is an attempt."""
     memory.server.next_signs.append(never)
     done = memory.put(source)
     memory.clock.advance(59)
     assert not done.called
     memory.clock.advance(1)
     failure = failure_of(done)
-    assert type(failure) is UploadFailed
+    assert isinstance(failure, EndpointUnavailable)
+    assert failure.authority == "signer"
     assert str(failure) == "signer: nothing moved for 60 s"
     memory.server.next_puts.append(never)
     done = memory.put(source)
     memory.clock.advance(60)
-    assert str(failure_of(done)) == "store signer.test: nothing moved for 60 s"
+    failure = failure_of(done)
+    assert type(failure) is TimedOut
+    assert str(failure) == "store signer.test: nothing moved for 60 s"
 
 
 def test_a_server_that_answers_too_slowly(memory: Memory, source: Path) -> None:

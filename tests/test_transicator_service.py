@@ -116,7 +116,7 @@ async def test_from_the_servers_to_the_store(tmp_path: Path) -> None:
     await until(lambda: again.uploader.status().paused)
     (pause,) = again.uploader.status().paused
     assert pause.reason.startswith("there is no token yet: ")
-    assert again.uploader.status().failed_tries == 0
+    assert again.uploader.status().counts.failed_tries == 0
     await again.stopService()
 
 

@@ -12,8 +12,9 @@ from twisted.internet.interfaces import IReactorFromThreads
 from twisted.internet.task import Clock, deferLater
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
+from axcollector.backlog import SLICE
 from axcollector.buckets import merge_bucket
-from axcollector.core.delivery import UploaderStatus
+from axcollector.core.delivery import Backlog, Counts, UploaderStatus
 from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
 from axcollector.core.layout import stamp
 from axcollector.core.retry import Pause
@@ -94,12 +95,10 @@ def test_what_is_staged_is_delivered(place: Place, log_events: list[LogEvent]) -
     place.uploader.startService()
     assert place.store.objects == {("acme~test", f"{KEY}{name}.txt.gz"): name.encode() for name in "ab"}
     assert place.left() == []
-    assert place.uploader.status() == UploaderStatus(
-        delivered_files=2, delivered_bytes=2, backlog_files=2, backlog_bytes=2, oldest_start=NOW
-    )
+    assert place.uploader.status() == UploaderStatus(counts=Counts(delivered_files=2, delivered_bytes=2))
     bucket = f"acme~test~{stamp(NOW)}"
     assert texts(log_events, LogLevel.info) == [
-        f"delivered {bucket}/{name}.txt.gz: 1 bytes, attempt 1, 0.000 s" for name in "ab"
+        f"delivered {bucket}/{name}.txt.gz: 1 bytes, attempt 1, 0.000 s, 0 s after its interval began" for name in "ab"
     ]
 
 
@@ -169,11 +168,12 @@ def test_a_bucket_is_given_up_after_its_attempts(place: Place, log_events: list[
     place.clock.advance(5)
     assert place.left("failed") == [bucket, f"{bucket}/a.txt.gz", f"{bucket}/b.txt.gz"]
     assert place.left() == []
-    status = place.uploader.status()
-    assert (status.failed_tries, status.given_up_buckets, status.delivered_files) == (6, 1, 0)
+    assert place.uploader.status().counts == Counts(failed_tries=6, given_up_buckets=1)
+    assert place.uploader.status().backlog == Backlog(failed_buckets=1)
+    said = f"{bucket}/a.txt.gz was not delivered: the store answered 500; 1 bytes, attempt"
     assert texts(log_events, LogLevel.warn)[::4] == [
-        f"{bucket}/a.txt.gz was not delivered: the store answered 500; attempt 1 of 3, then the next sweep tries again",
-        f"{bucket}/a.txt.gz was not delivered: the store answered 500; attempt 3 of 3, then its bucket goes to failed",
+        f"{said} 1 of 3, then the next sweep tries again",
+        f"{said} 3 of 3, then its bucket goes to failed",
     ]
     assert texts(log_events, LogLevel.error) == [f"{bucket} moved to failed after 3 attempts"]
 
@@ -235,6 +235,190 @@ def test_a_restart_goes_on(place: Place) -> None:
     assert place.delivered() == ["a", "b"]
 
 
+def test_what_was_sent_but_not_deleted_is_sent_again(place: Place) -> None:
+    """After a crash between the store's answer and the deletion: under the same key, so it is there once."""
+    worker = HeldThread()
+    place.make(worker).startService()
+    place.stage("acme~test", "a")
+    while not place.store.objects:
+        worker.step()
+    killed = place.uploader
+    assert len(place.left()) == 2
+    place.make().startService()
+    assert place.store.puts == [("acme~test", f"{KEY}a.txt.gz")] * 2
+    assert len(place.store.objects) == 1
+    assert place.left() == []
+    for periodic in killed._periodic:
+        periodic.stopService()
+
+
+@pytest.mark.parametrize("buckets", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_one_long_backlog_delays_nobody(place: Place, buckets: int) -> None:
+    """While very many buckets of one tenant wait, another's newest file goes with the next sweep."""
+    for n in range(buckets):
+        place.stage("big~test", "f", after=n)
+    place.store.is_slow = True
+    place.uploader.startService()
+    for _ in range(300):
+        place.store.step()
+    place.stage("small~test", "x", after=20_000)
+    assert {tenant for tenant, _ in place.store.waiting} == {"big~test"}
+    place.clock.advance(5)
+    assert [tenant for tenant, _ in place.store.waiting].count("small~test") == 1
+    assert len(place.store.waiting) == 3
+    order = [key for tenant, key in place.store.puts if tenant == "big~test"]
+    assert order == sorted(order)
+    assert len(order) == 302
+
+
+def test_a_long_backlog_of_failed_drains_at_the_stores_speed(place: Place) -> None:
+    """One success is enough: all the rest follows without another sweep, never too much of it at once."""
+    for n in range(1500):
+        place.stage(f"org-{n % 7}~test", "f", after=n, stage="failed")
+    place.store.up = False
+    place.uploader.startService()
+    assert place.store.objects == {}
+    place.store.up = True
+    place.store.is_slow = True
+    place.clock.advance(5)
+    staged = 0
+    while place.store.waiting:
+        staged = max(staged, place.uploader.status().backlog.buckets)
+        place.store.step()
+    assert len(place.store.objects) == 1500
+    assert staged <= 1300
+    assert place.uploader.status().counts.returned_buckets == 1500
+    assert place.uploader.status().backlog == Backlog()
+
+
+def test_a_long_backlog_behind_a_pause_hides_nobody(place: Place) -> None:
+    """Refused tenants' files fill no window: those of others are found and go, however many there are."""
+
+    class PickyStore(MemoryStore):
+        def authorities(self, tenant: str) -> tuple[str, ...]:
+            return (self.AUTHORITY, f"signer: {tenant}")
+
+    place.store = PickyStore()
+    place.make()
+    place.store.refuse = lambda tenant, key: TenantRefused(f"signer: {tenant}", "403") if tenant[0] == "r" else None
+    for n in range(600):
+        place.stage(f"r{n % 3}~test", "f", after=n)
+        place.stage("z~test", f"z{n}", after=10_000 + n)
+    place.uploader.startService()
+    assert len(place.store.objects) == 600
+    assert len(place.store.puts) == 603
+
+
+def test_a_pause_of_all_fetches_nothing(place: Place) -> None:
+    """While nobody may go the window stays as it is, and the rest of a long backlog is left on disk."""
+    for n in range(1000):
+        place.stage(f"org-{n}~test", "f", after=n)
+    place.store.up = False
+    place.store.retry_after = 60
+    place.uploader.startService()
+    assert place.uploader._schedule.waiting < 500
+    place.clock.pump([5] * 4)
+    assert place.uploader._schedule.waiting < 500
+    place.store.up = True
+    place.clock.pump([5] * 12)
+    assert len(place.store.objects) == 1000
+
+
+def test_very_many_refused_tenants_hide_nobody(place: Place) -> None:
+    """More of them than a window holds: within two sweeps others have been found."""
+
+    class PickyStore(MemoryStore):
+        def authorities(self, tenant: str) -> tuple[str, ...]:
+            return (self.AUTHORITY, f"signer: {tenant}")
+
+    place.store = PickyStore()
+    place.make()
+    place.store.refuse = lambda tenant, key: TenantRefused(f"signer: {tenant}", "403", 300) if "r" in tenant else None
+    for n in range(800):
+        for m in range(3):
+            place.stage(f"r{n}~x", "f", after=n + m)
+    place.stage("good~test", "x", after=10_000)
+    place.uploader.startService()
+    place.clock.advance(5)
+    assert place.delivered() == ["x"]
+    assert len(place.store.puts) == 801
+
+
+@pytest.mark.parametrize("stage", ["staging", "failed"])
+def test_stopping_ends_what_goes_in_slices(place: Place, stage: str) -> None:
+    """A stop waits for the slice under way, not for the whole of a long stage."""
+    for n in range(4 * SLICE):
+        place.stage("acme~test", "f", after=n, stage=stage)
+    worker = HeldThread()
+    place.make(worker).startService()
+    worker.step()
+    worker.step()
+    stopped = place.uploader.stopService()
+    steps = 0
+    while worker.jobs:
+        worker.step()
+        steps += 1
+    result_of(stopped)
+    assert steps <= 3
+    assert place.store.puts == []
+
+
+def test_the_status(place: Place) -> None:
+    """What waits, how old the oldest is, who is waited for, what has happened; without a sweep in between."""
+    place.store.is_slow = True
+    place.stage("acme~test", "a", "bb")
+    place.stage("acme~test", "c", after=60)
+    place.stage("old~test", "x", stage="failed", after=-60)
+    place.make(failed_retry_batch=0, concurrency=2).startService()
+    place.clock.advance(100)
+    assert place.uploader.status() == UploaderStatus(
+        backlog=Backlog(buckets=2, files=3, bytes=4, failed_buckets=1, oldest_start=NOW),
+        oldest_age_seconds=100,
+        in_flight=1,
+    )
+    place.store.step()
+    status = place.uploader.status()
+    assert status.backlog == Backlog(buckets=2, files=2, bytes=3, failed_buckets=1, oldest_start=NOW)
+    assert status.counts == Counts(delivered_files=1, delivered_bytes=1)
+    place.store.up = False
+    place.store.step()
+    (pause,) = place.uploader.status().paused
+    assert (pause.authority, pause.until, pause.reason) == ("memory", NOW + 100.75, "it is down")
+    assert place.uploader.status().counts.paused_tries == 1
+
+
+def test_outcomes_are_events(place: Place, log_events: list[LogEvent]) -> None:
+    """One each, with bucket, bytes, attempt and delay; counted likewise."""
+    outcomes: list[Exception | None] = [
+        None,
+        UploadFailed("500"),
+        EndpointUnavailable("memory", "503", 2),
+        UploadFailed("gone"),
+    ]
+    buckets = [place.stage("acme~test", f"f{n}", after=n) for n in range(4)]
+    (buckets[3] / "f3.txt.gz").write_text("f3")
+    place.store.is_slow = True
+    place.store.refuse = lambda tenant, key: outcomes[int(key[-len("0.txt.gz")])]
+    place.make(concurrency=10).startService()
+    place.clock.advance(3)
+    (buckets[3] / "f3.txt.gz").unlink()
+    while place.store.waiting:
+        place.store.step()
+    told = [
+        (event["bucket"], event["bytes"], event["attempt"], round(event["delay"], 3))
+        for event in log_events
+        if "delay" in event
+    ]
+    assert told == [
+        (buckets[0].name, 2, 1, 3.0),
+        (buckets[1].name, 2, 1, 5),
+        (buckets[2].name, 2, 1, 2.0),
+        (buckets[3].name, 2, 1, 0.0),
+    ]
+    expected = Counts(delivered_files=1, delivered_bytes=2, failed_tries=1, paused_tries=1, vanished_files=1)
+    assert place.uploader.status().counts == expected
+
+
 def test_a_pause_costs_no_attempt(place: Place, log_events: list[LogEvent]) -> None:
     """However long the store is away, nothing goes to failed; one line says that it is away, one that it is back."""
     for n in range(8):
@@ -246,7 +430,7 @@ def test_a_pause_costs_no_attempt(place: Place, log_events: list[LogEvent]) -> N
     place.clock.pump([5] * 200)
     assert len(place.store.puts) - puts < 20
     assert place.left("failed") == []
-    assert place.uploader.status().failed_tries == 0
+    assert place.uploader.status().counts.failed_tries == 0
     place.store.up = True
     place.clock.pump([5] * 70)
     assert len(place.store.objects) == 8
@@ -274,6 +458,18 @@ def test_retry_after_is_obeyed_and_one_probes(place: Place) -> None:
     assert len(place.store.waiting) == 1
     place.store.step()
     assert len(place.store.waiting) == 2
+
+
+def test_a_probe_without_an_outcome_is_followed_by_another(place: Place) -> None:
+    """A file that fails by itself says nothing about the authority that it probed: the next file probes at once."""
+    place.stage("acme~test", *"abc")
+    place.store.up = False
+    place.uploader.startService()
+    place.store.up = True
+    place.store.refuse = lambda tenant, key: UploadFailed("bad") if key.endswith("a.txt.gz") else None
+    place.clock.advance(5)
+    assert place.delivered() == ["b", "c"]
+    assert place.uploader.status().paused == ()
 
 
 def test_a_refused_tenant_stops_nobody_else(place: Place) -> None:
@@ -307,7 +503,7 @@ def test_a_vanished_file_is_nothing(place: Place, log_events: list[LogEvent]) ->
     place.store.step()
     place.store.step()
     assert place.delivered() == ["b"]
-    assert place.uploader.status().failed_tries == 0
+    assert place.uploader.status().counts.failed_tries == 0
     assert f"{bucket.name}/a.txt.gz vanished before it was delivered" in texts(log_events, LogLevel.info)
 
 
@@ -353,10 +549,10 @@ def test_stopping_waits_for_the_disk(place: Place) -> None:
     """A file whose upload has succeeded is deleted before the stop is done."""
     worker = HeldThread()
     place.make(worker).startService()
-    worker.step()
     place.stage("acme~test", "a")
-    worker.step()
-    assert place.delivered() == ["a"]
+    while not place.store.objects:
+        worker.step()
+    assert len(place.left()) == 2
     stopped = place.uploader.stopService()
     assert not stopped.called
     while worker.jobs:
@@ -412,7 +608,7 @@ def test_what_is_foreign_is_reported_once(place: Place, log_events: list[LogEven
     place.clock.advance(5)
     foreign.mkdir()
     place.clock.advance(5)
-    text = "lost+found in staging is left alone: its name is not that of a bucket"
+    text = "lost+found is left alone: its name is not that of a bucket"
     assert texts(log_events, LogLevel.warn) == [text, text]
 
 
@@ -423,8 +619,8 @@ def test_what_cannot_come_back_is_reported_once(place: Place, log_events: list[L
     place.stage("other~test", "b", "c")
     place.uploader.startService()
     assert texts(log_events, LogLevel.warn) == [
-        f"{name} in failed is left alone: it cannot be moved to staging: Not a directory",
-        f"{name} in staging is left alone: it is no directory",
+        f"failed/{name} is left alone: it cannot be moved to staging: Not a directory",
+        f"{name} is left alone: it is no directory",
     ]
 
 
@@ -438,9 +634,9 @@ class BrokenDisk(Disk):
         if what in self.broken:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    def names(self, directory: str) -> list[str]:
+    def unsorted_names(self, directory: str) -> list[str]:
         self._meet(os.path.basename(directory))
-        return super().names(directory)
+        return super().unsorted_names(directory)
 
     def unlink(self, path: str) -> None:
         self._meet("unlink")
@@ -472,11 +668,11 @@ def test_a_file_that_cannot_be_deleted(place: Place, log_events: list[LogEvent])
     disk.broken = {"unlink", "rename"}
     bucket = place.stage("acme~test", "a").name
     place.make(disk=disk, max_attempts=1).startService()
-    assert place.uploader.status().delivered_files == 0
+    assert place.uploader.status().counts.delivered_files == 0
     assert texts(log_events, LogLevel.error) == [f"{bucket} cannot be moved to failed: Input/output error"]
     disk.broken.clear()
     place.clock.advance(5)
-    assert place.uploader.status().delivered_files == 1
+    assert place.uploader.status().counts.delivered_files == 1
     assert place.left() == []
 
 
@@ -538,11 +734,11 @@ async def test_a_store_that_hangs_stops_no_other_tenant(place: Place) -> None:
         interval_seconds=0.05, concurrency=4, max_attempts=3, failed_retry_batch=2, chance=lambda: 0.5,
     )  # fmt: skip
     uploader.startService()
-    while len(server.objects) < 40 or uploader.status().backlog_files > 8:
+    while len(server.objects) < 40 or uploader.status().backlog.files > 8:
         await deferLater(reactor, 0.01, lambda: None)
     assert {tenant for tenant, _ in server.objects} == {"good~test"}
     assert uploader.status().in_flight == 2
-    assert uploader.status().failed_tries == 0
+    assert uploader.status().counts.failed_tries == 0
     server.store_of.clear()
     await uploader.stopService()
     assert len(place.left()) == 9

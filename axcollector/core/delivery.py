@@ -1,11 +1,58 @@
-"""How delivery is going: counters and the backlog, as one value that events turn into the next."""
+"""How delivery is going, as values: what waits, what has happened so far, who is waited for."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Self
+from dataclasses import dataclass, field
 
 from axcollector.core.retry import Pause
-from axcollector.core.schedule import StagedFile
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits on disk.
+
+    A bucket's files and bytes are counted when it is looked into, once, in the background: after a start with a very
+    long backlog that takes a while.
+
+    Attributes:
+        buckets: Buckets in staging.
+        files: Files in those of them that were looked into.
+        bytes: The bytes of these.
+        unmeasured_buckets: Buckets in staging that were not looked into yet.
+        failed_buckets: Buckets in failed.
+        oldest_start: The start of the oldest bucket in staging, as the last sweep found it, in seconds since the
+            epoch; None where there is none.
+    """
+
+    buckets: int = 0
+    files: int = 0
+    bytes: int = 0
+    unmeasured_buckets: int = 0
+    failed_buckets: int = 0
+    oldest_start: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What has happened since the start.
+
+    Attributes:
+        delivered_files: Files that the store has.
+        delivered_bytes: Their bytes.
+        failed_tries: Uploads that failed and are attempts of their buckets (one a sweep).
+        paused_tries: Uploads that ended because an authority was unavailable; no attempts.
+        vanished_files: Files that were gone when it came to deliver them.
+        broken_off: Uploads that were broken off by a stop; no attempts.
+        given_up_buckets: Buckets moved to failed.
+        returned_buckets: Buckets brought back from failed.
+    """
+
+    delivered_files: int = 0
+    delivered_bytes: int = 0
+    failed_tries: int = 0
+    paused_tries: int = 0
+    vanished_files: int = 0
+    broken_off: int = 0
+    given_up_buckets: int = 0
+    returned_buckets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,44 +60,15 @@ class UploaderStatus:
     """How delivery is going.
 
     Attributes:
-        delivered_files: Files delivered since the start.
-        delivered_bytes: Their bytes.
-        failed_tries: Uploads that failed, pauses not counted.
-        given_up_buckets: Buckets moved to failed.
+        backlog: What waits.
+        oldest_age_seconds: How long ago the interval of the oldest bucket in staging began; None where there is none.
         in_flight: Files under way now.
-        backlog_files: Files that the last sweep found in staging.
-        backlog_bytes: Their bytes.
-        oldest_start: The start of the oldest bucket among them, in seconds since the epoch; None where there is none.
-        paused: Who is waited for.
+        paused: Who is waited for: until when, and why.
+        counts: What has happened since the start.
     """
 
-    delivered_files: int = 0
-    delivered_bytes: int = 0
-    failed_tries: int = 0
-    given_up_buckets: int = 0
+    backlog: Backlog = field(default_factory=Backlog)
+    oldest_age_seconds: float | None = None
     in_flight: int = 0
-    backlog_files: int = 0
-    backlog_bytes: int = 0
-    oldest_start: int | None = None
     paused: tuple[Pause, ...] = ()
-
-    def swept(self, files: Sequence[StagedFile]) -> Self:
-        """A sweep has found these, oldest first."""
-        return replace(
-            self,
-            backlog_files=len(files),
-            backlog_bytes=sum(file.size for file in files),
-            oldest_start=files[0].start if files else None,
-        )
-
-    def delivered(self, size: int) -> Self:
-        """A file of this size has been delivered."""
-        return replace(self, delivered_files=self.delivered_files + 1, delivered_bytes=self.delivered_bytes + size)
-
-    def failed(self) -> Self:
-        """An upload has failed."""
-        return replace(self, failed_tries=self.failed_tries + 1)
-
-    def given_up(self) -> Self:
-        """A bucket has been moved to failed."""
-        return replace(self, given_up_buckets=self.given_up_buckets + 1)
+    counts: Counts = field(default_factory=Counts)

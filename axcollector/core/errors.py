@@ -21,6 +21,7 @@
      ├── TokensError             the file of tokens, or a change asked of it, is unusable
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
           ├── FileRefused        it will not be while it is as it is: permanent
+          ├── TimedOut           whoever was asked took too long
           └── Paused             somebody is unavailable; costs no attempt
                ├── EndpointUnavailable   the signer or a store host cannot be reached, or asks for a pause
                ├── CredentialsRefused    the signer or a store host does not take our credentials
@@ -200,6 +201,10 @@ class UploadFailed(AxcollectorError):
 
 class FileRefused(UploadFailed):
     """This file cannot be delivered as it is, whenever it is tried: it is too large, say, or cannot be read."""
+
+
+class TimedOut(UploadFailed):
+    """Somebody took too long to answer, or to take a file."""
 
 
 class Paused(UploadFailed):

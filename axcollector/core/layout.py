@@ -73,7 +73,9 @@ def unstamp(text: str) -> int:
     if len(text) != _STAMP_LENGTH or not (text.isascii() and text.isdigit()):
         message = f"not a time as yyyyMMddHHmmss: {text!r}"
         raise ValueError(message)
-    return int(datetime.strptime(text, _STAMP).replace(tzinfo=UTC).timestamp())
+    # Not strptime, which takes five times as long: a stage may hold 100,000 names.
+    month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(4, _STAMP_LENGTH, 2))
+    return int(datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC).timestamp())
 
 
 def encode_part(name: str) -> str:

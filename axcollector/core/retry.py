@@ -181,10 +181,12 @@ class Pauses:
         self._pauses[authority] = pause
         return pause
 
-    def end(self, ticket: Hashable) -> None:
-        """An upload has ended: what it probed without an outcome waits for the next probe."""
-        for authority in [authority for authority, prober in self._prober.items() if prober == ticket]:
+    def end(self, ticket: Hashable) -> bool:
+        """An upload has ended: what it probed without an outcome waits for the next probe; whether there is any."""
+        probed = [authority for authority, prober in self._prober.items() if prober == ticket]
+        for authority in probed:
             del self._prober[authority]
+        return bool(probed)
 
     def of(self, authority: str) -> Pause | None:
         """The pause of an authority, until it is free again."""

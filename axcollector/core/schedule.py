@@ -1,20 +1,29 @@
 """Which staged file is uploaded next: oldest first, fairly between tenants, each bucket's tries counted.
 
-A *sweep* says what is in staging (`refresh`); between sweeps each upload that ends makes room for the next one.
+A backlog may be of any length; this knows a window of it, which `add` extends when it runs low. A *sweep* begins with
+`refresh`; between sweeps each upload that ends makes room for the next one.
 
 * Tenants take turns, those not served for longest first; within a tenant the oldest bucket goes first.
 * No tenant holds more than half of the slots (but at least one), so another's newest file waits for nobody's backlog.
+* A tenant that may not go at present is set aside, and asked again when told (`resume`). At the next sweep its files
+  are dropped, to be added in their turn: those who must wait fill no window for ever.
 * A file is tried at most once a sweep. A bucket's failures count as one attempt a sweep, however many of its files
   fail; its other files get their try all the same, so that one bad file holds up nothing.
 * A bucket with too many attempts is exhausted once none of its files is under way or waiting for its try; whoever
   then takes it away says so (`give_up`, `forget`).
 
-Pure: this only decides; what it knows of the disk is what it was told.
+Pure: this only decides; what it knows of the disk is what it was told. A tenant with waiting files is in line, or set
+aside, or holds as many slots as it may.
 """
 
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Final
+
+_SWEEPS_REMEMBERED: Final = 1000
+"""Attempts of a bucket that has not failed for so many sweeps are forgotten: it has vanished, or waits in a pause."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,9 +70,11 @@ class Schedule:
         self._slots = concurrency
         self._slots_of_one = max(1, concurrency // 2)
         self._max_attempts = max_attempts
-        self._sweep = 1
-        self._queues: dict[str, deque[StagedFile]] = {}
-        self._turns: deque[str] = deque()
+        self._sweep = 0
+        self._queues: dict[str, list[StagedFile]] = {}
+        self._in_line: OrderedDict[str, None] = OrderedDict()
+        self._aside: set[str] = set()
+        self._ready = 0
         self._last_turn: dict[str, int] = {}
         self._turn = 0
         self._waiting: set[_Key] = set()
@@ -84,34 +95,62 @@ class Schedule:
         """Whether nothing is under way, nothing waits, and no bucket is being taken away."""
         return not (self._under_way or self._waiting or self._leaving)
 
-    def refresh(self, files: Iterable[StagedFile]) -> None:
-        """A sweep has found these files, oldest first, and no others, in staging."""
+    @property
+    def waiting(self) -> int:
+        """How many files wait, whether they could go or not."""
+        return len(self._waiting)
+
+    @property
+    def ready(self) -> int:
+        """How many files wait whose tenants could go now, as far as is known."""
+        return self._ready
+
+    def supplied(self, files: int) -> frozenset[str]:
+        """The tenants that need no more files at present: so many wait already, or they are set aside."""
+        return frozenset(tenant for tenant, queue in self._queues.items() if len(queue) >= files) | self._aside
+
+    def refresh(self) -> None:
+        """A sweep begins: what was tried, and all of those who were set aside, may be added again."""
         self._sweep += 1
         self._tried.clear()
-        self._waiting.clear()
-        self._queues.clear()
-        self._turns.clear()
-        self._open_in_bucket = Counter(bucket for bucket, _ in self._under_way)
-        self.add(files)
-        known = self._open_in_bucket.keys() | self._leaving
-        self._tries = {bucket: tries for bucket, tries in self._tries.items() if bucket in known}
+        for tenant in self._aside:
+            for file in self._queues.pop(tenant):
+                self._waiting.remove((file.bucket, file.name))
+                _decrease(self._open_in_bucket, file.bucket)
+        self._aside.clear()
         tenants = self._queues.keys() | self._held_by_tenant.keys()
         self._last_turn = {tenant: turn for tenant, turn in self._last_turn.items() if tenant in tenants}
+        if self._sweep % _SWEEPS_REMEMBERED == 0:
+            oldest = self._sweep - _SWEEPS_REMEMBERED
+            self._tries = {bucket: tries for bucket, tries in self._tries.items() if tries.counted_in > oldest}
+
+    def resume(self) -> None:
+        """Ask those who were set aside again."""
+        tenants, self._aside = self._aside, set()
+        self._line_up(tenants)
 
     def add(self, files: Iterable[StagedFile]) -> None:
-        """These files, oldest first, have come to staging since the last sweep."""
+        """These files lie in staging; those that are known already do not count."""
         newcomers = []
         for file in files:
             key = file.bucket, file.name
             if file.bucket in self._leaving or key in self._waiting or key in self._under_way or key in self._tried:
                 continue
             if file.tenant not in self._queues:
-                self._queues[file.tenant] = deque()
+                self._queues[file.tenant] = []
                 newcomers.append(file.tenant)
-            self._queues[file.tenant].append(file)
+            heappush(self._queues[file.tenant], file)
+            self._ready += file.tenant in self._in_line
             self._waiting.add(key)
             self._open_in_bucket[file.bucket] += 1
-        self._turns.extend(sorted(newcomers, key=lambda tenant: self._last_turn.get(tenant, 0)))
+        self._line_up(newcomers)
+
+    def _line_up(self, tenants: Iterable[str]) -> None:
+        """Let tenants with waiting files take turns from now on, unless they hold as many slots as they may."""
+        for tenant in sorted(tenants, key=lambda tenant: (self._last_turn.get(tenant, 0), self._queues[tenant][0])):
+            if self._held_by_tenant[tenant] < self._slots_of_one:
+                self._in_line[tenant] = None
+                self._ready += len(self._queues[tenant])
 
     def next(self, may_go: Callable[[str], bool]) -> StagedFile | None:
         """The file to upload next, which hereby has a slot, or None where none may go now.
@@ -119,28 +158,26 @@ class Schedule:
         Args:
             may_go: Whether a tenant's files may go at present (nobody they need is paused).
         """
-        if self.in_flight >= self._slots:
-            return None
-        for _ in range(len(self._turns)):
-            tenant = self._turns[0]
-            if self._held_by_tenant[tenant] < self._slots_of_one and may_go(tenant):
+        while self._in_line and self.in_flight < self._slots:
+            tenant, _ = self._in_line.popitem(last=False)
+            self._ready -= len(self._queues[tenant])
+            if may_go(tenant):
                 return self._take(tenant)
-            self._turns.rotate(-1)
+            self._aside.add(tenant)
         return None
 
     def _take(self, tenant: str) -> StagedFile:
         queue = self._queues[tenant]
-        file = queue.popleft()
-        self._turns.popleft()
-        if queue:
-            self._turns.append(tenant)
-        else:
-            del self._queues[tenant]
+        file = heappop(queue)
         self._turn += 1
         self._last_turn[tenant] = self._turn
         self._waiting.remove((file.bucket, file.name))
         self._under_way[file.bucket, file.name] = self._sweep
         self._held_by_tenant[tenant] += 1
+        if queue:
+            self._line_up([tenant])
+        else:
+            del self._queues[tenant]
         return file
 
     def delivered(self, file: StagedFile) -> None:
@@ -168,8 +205,11 @@ class Schedule:
 
     def _release(self, file: StagedFile) -> int:
         """Take a file's slot back. Returns the sweep in which its upload began."""
+        was_full = self._held_by_tenant[file.tenant] >= self._slots_of_one
         _decrease(self._held_by_tenant, file.tenant)
         _decrease(self._open_in_bucket, file.bucket)
+        if was_full and file.tenant in self._queues:
+            self._line_up([file.tenant])
         return self._under_way.pop((file.bucket, file.name))
 
     def exhausted(self, bucket: str) -> bool:

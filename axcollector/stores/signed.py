@@ -25,6 +25,7 @@ from axcollector.core.errors import (
     FileRefused,
     NoTokenYet,
     TenantRefused,
+    TimedOut,
     UploadFailed,
 )
 from axcollector.core.layout import split_tenant_directory
@@ -146,7 +147,10 @@ class SignedStore:
         url = f"{self._endpoint}?{urlencode(query, quote_via=quote, safe='')}"
         token = self._current_token()
         headers = Headers({} if token is None else {"Authorization": [f"Bearer {token}"]})
-        answer = await self._transfer.get(SIGNER, url, headers)
+        try:
+            answer = await self._transfer.get(SIGNER, url, headers)
+        except TimedOut as exc:  # no file was involved: it would keep anybody waiting
+            raise EndpointUnavailable(SIGNER, str(exc)) from None
         if answer.status == 401:
             self._refused(token)
             message = "the signer does not know our bearer token (it answered 401)"

@@ -6,8 +6,9 @@ answer received), and when all of it takes longer than its size allows; see `lim
 *Connections* are kept and used again, see `connections`.
 
 *Errors.* Name resolution, connecting (through a proxy or not) and TLS: `EndpointUnavailable`, as for an answer of 429
-or 503. Everything else without a proper answer: `UploadFailed`. Messages name the authority, never a URL, because URLs
-hold signatures; for the same reason no exception of the libraries is kept as a cause.
+or 503. A limit that was passed: `TimedOut`. Everything else without a proper answer: `UploadFailed`. Messages name the
+authority, never a URL, because URLs hold signatures; for the same reason no exception of the libraries is kept as a
+cause.
 """
 
 import io
@@ -29,7 +30,7 @@ from twisted.web.error import SchemeNotSupported
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 
-from axcollector.core.errors import EndpointUnavailable, FileRefused, UploadFailed
+from axcollector.core.errors import EndpointUnavailable, FileRefused, TimedOut, UploadFailed
 from axcollector.core.retry import parse_date, parse_retry_after
 from axcollector.disk import Disk
 from axcollector.stores.connections import Connections, FileBody
@@ -266,7 +267,7 @@ def _reasons(exc: BaseException) -> Iterator[BaseException]:
 def _mapped(authority: str, exc: BaseException, expired: str) -> Exception:
     """What an exception means to whoever uploads; one that comes of cancelling is just that."""
     if expired:
-        return UploadFailed(f"{authority}: {expired}")
+        return TimedOut(f"{authority}: {expired}")
     if _is_cancelled(exc):
         return defer.CancelledError()
     reasons = list(_reasons(exc))

@@ -1,0 +1,136 @@
+"""What becomes of uploads, told: each outcome is one event in the log and is counted, here and nowhere else.
+
+Every event of an upload carries `bucket`, `file`, `bytes`, `attempt` (which of its bucket's it is, or would have been)
+and `delay`, in seconds: of a delivered file, since its interval began; of any other, until it is tried again at the
+earliest. An authority that is paused is told once, and once when it works again; the uploads that run into the same
+outage meanwhile, and the probes, are debug events.
+"""
+
+from dataclasses import replace
+
+from twisted.logger import Logger, LogLevel
+
+from axcollector.core.delivery import Counts
+from axcollector.core.foreign import Told
+from axcollector.core.retry import Pause
+from axcollector.core.schedule import StagedFile
+
+
+class Outcomes:
+    """Logs and counts.
+
+    Attributes:
+        counts: What has happened so far.
+    """
+
+    _log = Logger()
+
+    def __init__(self, max_attempts: int, interval_seconds: float) -> None:
+        """Begin at nothing.
+
+        Args:
+            max_attempts: After how many failed attempts a bucket goes to failed.
+            interval_seconds: From one sweep to the next.
+        """
+        self._max_attempts = max_attempts
+        self._interval = interval_seconds
+        self.counts = Counts()
+
+    def delivered(self, file: StagedFile, attempt: int, seconds: float, now: float) -> None:
+        """The store has it, after so many seconds, and it is deleted here."""
+        counts = self.counts
+        self.counts = replace(
+            counts, delivered_files=counts.delivered_files + 1, delivered_bytes=counts.delivered_bytes + file.size
+        )
+        self._log.info(
+            "delivered {bucket}/{file}: {bytes} bytes, attempt {attempt}, {seconds:.3f} s,"
+            " {delay:.0f} s after its interval began",
+            bucket=file.bucket,
+            file=file.name,
+            bytes=file.size,
+            attempt=attempt,
+            seconds=seconds,
+            delay=max(0.0, now - file.start),
+        )
+
+    def failed(self, file: StagedFile, reason: str, attempt: int) -> None:
+        """It was not delivered, which is an attempt of its bucket."""
+        self.counts = replace(self.counts, failed_tries=self.counts.failed_tries + 1)
+        is_last = attempt >= self._max_attempts
+        self._log.warn(
+            "{bucket}/{file} was not delivered: {reason}; {bytes} bytes, attempt {attempt} of {attempts}, then {then}",
+            bucket=file.bucket,
+            file=file.name,
+            reason=reason,
+            bytes=file.size,
+            attempt=attempt,
+            attempts=self._max_attempts,
+            delay=self._interval,
+            then="its bucket goes to failed" if is_last else "the next sweep tries again",
+        )
+
+    def paused(self, file: StagedFile, pause: Pause, attempt: int, now: float, *, is_new: bool) -> None:
+        """It was not delivered, because an authority is unavailable, which is no attempt."""
+        self.counts = replace(self.counts, paused_tries=self.counts.paused_tries + 1)
+        self._log.emit(
+            LogLevel.warn if is_new else LogLevel.debug,
+            "{authority} is paused for {delay:.1f} s: {reason}; its files wait, no attempt is counted",
+            authority=pause.authority,
+            reason=pause.reason,
+            bucket=file.bucket,
+            file=file.name,
+            bytes=file.size,
+            attempt=attempt,
+            delay=max(0.0, pause.until - now),
+        )
+
+    def works_again(self, authority: str) -> None:
+        """An authority that was paused has done its part of an upload."""
+        self._log.info("{authority} works again", authority=authority)
+
+    def broken_off(self, file: StagedFile, attempt: int) -> None:
+        """Its upload was broken off, because the service stops."""
+        self.counts = replace(self.counts, broken_off=self.counts.broken_off + 1)
+        self._log.debug(
+            "the upload of {bucket}/{file} was broken off: {bytes} bytes, attempt {attempt}",
+            bucket=file.bucket,
+            file=file.name,
+            bytes=file.size,
+            attempt=attempt,
+            delay=self._interval,
+        )
+
+    def vanished(self, file: StagedFile, attempt: int) -> None:
+        """It was gone when it came to deliver it, which is nobody's fault."""
+        self.counts = replace(self.counts, vanished_files=self.counts.vanished_files + 1)
+        self._log.info(
+            "{bucket}/{file} vanished before it was delivered",
+            bucket=file.bucket,
+            file=file.name,
+            bytes=file.size,
+            attempt=attempt,
+            delay=0.0,
+        )
+
+    def met_a_bug(self, file: StagedFile) -> None:
+        """What is being handled is a bug in a store."""
+        self._log.failure("uploading {bucket}/{file} met a bug", bucket=file.bucket, file=file.name)
+
+    def given_up(self, bucket: str, attempts: int) -> None:
+        """A bucket was moved to failed."""
+        self.counts = replace(self.counts, given_up_buckets=self.counts.given_up_buckets + 1)
+        self._log.error("{bucket} moved to failed after {attempts} attempts", bucket=bucket, attempts=attempts)
+
+    def returned(self, buckets: int) -> None:
+        """Buckets of failed were moved back to staging."""
+        self.counts = replace(self.counts, returned_buckets=self.counts.returned_buckets + buckets)
+        self._log.info("{buckets} buckets of failed get another chance", buckets=buckets)
+
+    def left_alone(self, foreign: tuple[Told, ...]) -> None:
+        """Things are in the way."""
+        for what, why in foreign:
+            self._log.warn("{what} is left alone: {why}", what=what, why=why)
+
+    def disk_failed(self, what: str, exc: OSError) -> None:
+        """Something could not be done on disk; it is tried again."""
+        self._log.error("{what}: {reason}", what=what, reason=exc.strerror)
