@@ -9,11 +9,11 @@ the only transition. To know the package, read it in this order:
 3. `core/frames`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which write.
 4. `disk`, `journal`, `spool`, `splitter`: making batches durable, and turning journals into buckets.
 5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `supply`, `uploader`: delivering buckets.
-6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry`, `sync/`: where tenants and developers
-   come from.
-7. `config`, `collector`: the whole, put together.
+6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
+   `events`, `listener`, `registry_source`: where tenants and developers come from.
+7. `config_keys`, `config`, `destination`, `collector`: the whole, put together.
 8. `site`, `webapi`, `admin/`: the doors.
-9. `tap`, `cli/`: how it is launched.
+9. `launch`, `tap`, `cli/`: how it is launched.
 10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
 
 This module imports nothing; the public names are in `axcollector.api`.
