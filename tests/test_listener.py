@@ -260,6 +260,31 @@ def test_long_change_lists_leave_the_reactor_its_turn(tmp_path: Path) -> None:
     assert {"a"} == shown_by(listener)
 
 
+class SlowWork(Clock):
+    """A clock by which whatever is done between two looks at it takes a millisecond."""
+
+    def seconds(self) -> float:
+        self.rightNow += 0.001
+        return self.rightNow
+
+
+def test_slow_changes_leave_the_reactor_its_turn(tmp_path: Path) -> None:
+    """Where single changes take long, a slice has fewer of them."""
+    clock = SlowWork()
+    listener = started(SameThread(), clock)
+    result_of(listener.snapshot_received(Snapshot("1", registry_of(tmp_path / "r.db"))))
+    applied = listener.changes_received(ChangeList([Change(INSERT, SCOPES, scope_row(str(at))) for at in range(100)]))
+    turns = 0
+    while not applied.called:
+        (call,) = clock.getDelayedCalls()
+        clock.calls.remove(call)
+        call.called = 1
+        call.func()
+        turns += 1
+    assert result_of(applied)
+    assert 2 * 100 / 10 <= turns <= 4 * 100
+
+
 def test_a_list_that_turns_out_invalid_changes_nothing(tmp_path: Path, log_events: list[LogEvent]) -> None:
     """One bad change at the end of a long list keeps the whole list out; the next one is taken."""
     clock = Clock()
