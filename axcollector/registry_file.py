@@ -120,7 +120,7 @@ class RegistryFile(SqliteFile):
         return errors_of(self.path)
 
     def _source(self, table: str) -> str:
-        """What stands for a table in `FROM`: it has all our columns, null where the file lacks them."""
+        """What stands for a table in `FROM`: it has all our columns, as texts, null where the file lacks them."""
         version = self._ask("PRAGMA schema_version")
         if version != self._schema_version:
             self._sources = {}
@@ -131,12 +131,12 @@ class RegistryFile(SqliteFile):
 
     def _describe(self, table: str) -> str:
         name = short_name(table)
-        there = {row[1].lower() for row in self._ask(f"PRAGMA table_info({name})")}
+        there = {row[1].lower(): _text_of(row[1], row[2]) for row in self._ask(f"PRAGMA table_info({name})")}
         missing = [column for column in _REQUIRED.get(table, ("tenant_id", "id")) if column not in there]
         if missing and (there or table == SCOPES):
             what = f"its table {name} has no column {missing[0]}" if there else f"it has no table {name}"
             raise RegistryError(f"{self.path} is no registry: {what}")
-        columns = ", ".join(column if column in there else f"NULL AS {column}" for column in COLUMNS[table])
+        columns = ", ".join(f"{there.get(column, 'NULL')} AS {column}" for column in COLUMNS[table])
         return f"(SELECT {columns} FROM {name})" if there else f"(SELECT {columns} WHERE 0)"  # noqa: S608 - our own
 
     def _checked(self) -> Self:
@@ -148,6 +148,12 @@ class RegistryFile(SqliteFile):
             self.close()
             raise
         return self
+
+
+def _text_of(column: str, declared: str) -> str:
+    """A column's values as the texts that they are read as; one that is declared as text is left to its index."""
+    is_text = "INT" not in declared.upper() and any(kind in declared.upper() for kind in ("CHAR", "CLOB", "TEXT"))
+    return column if is_text else f"CAST({column} AS text)"
 
 
 def errors_of(path: str) -> contextlib.AbstractContextManager[None]:
