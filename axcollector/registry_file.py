@@ -6,7 +6,8 @@ a change log (`axcollector.registry_log`). A foreign one may have more tables an
 does, whatever their case.
 
 Nobody should put another file in this one's place while the write-ahead log beside it holds something: whoever
-opens the new file would read the old one's log into it. `checkpoint` empties that log.
+opens the new file would read the old one's log into it. `checkpoint` empties that log, and whoever has had the old
+file open calls `remove_wal_of_the_replaced` before he opens the new one.
 """
 
 import contextlib
@@ -159,6 +160,19 @@ def _text_of(column: str, declared: str) -> str:
 def errors_of(path: str) -> contextlib.AbstractContextManager[None]:
     """What the library and the system raise becomes a `RegistryError` that names the file."""
     return errors_as(RegistryError, f"the registry {path}")
+
+
+def remove_wal_of_the_replaced(path: str) -> None:
+    """Remove the write-ahead log, if it was last written before the file came here, so not for this file.
+
+    Only for who knows that another file lay here before: while a file stays, its own log may well be the older one.
+    Who still has the old file open goes on with it.
+    """
+    with errors_of(path), contextlib.suppress(FileNotFoundError):
+        wal = os.stat(path + "-wal")
+        if wal.st_size and wal.st_mtime_ns <= os.stat(path).st_ctime_ns:
+            os.unlink(path + "-wal")
+            os.unlink(path + "-shm")
 
 
 def _connect(path: str, busy_timeout_seconds: float) -> sqlite3.Connection:
