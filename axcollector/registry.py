@@ -21,6 +21,9 @@ from axcollector.registry_file import RegistryFile
 IDS_A_QUESTION: Final = 16_384
 """As many client ids are asked for at once; SQLite allows twice as many arguments."""
 
+_EXACTLY: Final = "COLLATE BINARY"
+"""Texts are equal if they are the same, whatever the table of a foreign file says."""
+
 _FIELDS: Final = """
     coalesce(p.name, ''), coalesce(a.name, ''),
     CASE WHEN a.company_id <> '' THEN '' ELSE coalesce(d.email, '') END,
@@ -80,11 +83,12 @@ class Registry(RegistryFile):
 
     def tenant_of_scope(self, scope: str) -> Tenant | None:
         """As `Catalog.tenant_of_scope`."""
-        return self._tenant("id = ?1", scope)
+        return self._tenant(f"id = ?1 {_EXACTLY}", scope)
 
     def tenant_of_names(self, organization: str, environment: str) -> Tenant | None:
         """As `Catalog.tenant_of_names`."""
-        return self._tenant("org = ?1 AND env = ?2 AND id <> '' AND scope <> ''", organization, environment)
+        where = f"org = ?1 {_EXACTLY} AND env = ?2 {_EXACTLY} AND id <> '' AND scope <> ''"
+        return self._tenant(where, organization, environment)
 
     def developers(self, tenant_id: str, client_ids: Collection[str]) -> dict[str, DeveloperInfo]:
         """As `Catalog.developers`, in one question, or in several where that would be too long for SQLite.
@@ -97,7 +101,10 @@ class Registry(RegistryFile):
             chunk = ids[start : start + IDS_A_QUESTION]
             places = 1 << (len(chunk) - 1).bit_length()
             marks = ", ".join("?" * places)
-            where = f"m.tenant_id = ? AND m.tenant_id <> '' AND m.appcred_id IN ({marks}) AND {_WHOLE}"
+            where = (
+                f"m.tenant_id = ? {_EXACTLY} AND m.tenant_id <> ''"
+                f" AND m.appcred_id {_EXACTLY} IN ({marks}) AND {_WHOLE}"
+            )
             question = f"SELECT m.appcred_id, {_FIELDS} FROM {self._joined()} WHERE {where}"  # noqa: S608 - our own
             unused = [None] * (places - len(chunk))
             for client_id, *fields in self._ask(question, tenant_id, *chunk, *unused):
@@ -221,7 +228,8 @@ class Registry(RegistryFile):
             return None
         columns = COLUMNS[SCOPES]
         texts = ", ".join(f"CAST({column} AS text)" for column in columns)
-        question = f"SELECT {texts} FROM {self._source(SCOPES)} WHERE {where} ORDER BY id LIMIT 1"  # noqa: S608 - ours
+        order = f"ORDER BY id {_EXACTLY} LIMIT 1"
+        question = f"SELECT {texts} FROM {self._source(SCOPES)} WHERE {where} {order}"  # noqa: S608 - our own
         rows = self._ask(question, *arguments)
         tenant = tenant_of(*rows[0][1:]) if rows else None
         return tenant if tenant is not None and layout.fits(tenant) else None
@@ -238,13 +246,16 @@ class Registry(RegistryFile):
     def _joined(self) -> str:
         """What stands in `FROM` for each row of the mapper with what hangs on it."""
         names = {table: self._source(table) for table in COLUMNS}
-        return (
-            f"{names[MAPPER]} m"
-            f" LEFT JOIN {names[PRODUCTS]} p ON p.tenant_id = m.tenant_id AND p.id = m.apiprdt_id"
-            f" LEFT JOIN {names[APPS]} a ON a.tenant_id = m.tenant_id AND a.id = m.app_id"
-            f" LEFT JOIN {names[DEVELOPERS]} d ON d.tenant_id = m.tenant_id AND d.id = a.developer_id"
-            f" LEFT JOIN {names[COMPANIES]} c ON c.tenant_id = m.tenant_id AND c.id = a.company_id"
-        )
+        joined = f"{names[MAPPER]} m"
+        for alias, table, of in (
+            ("p", PRODUCTS, "m.apiprdt_id"),
+            ("a", APPS, "m.app_id"),
+            ("d", DEVELOPERS, "a.developer_id"),
+            ("c", COMPANIES, "a.company_id"),
+        ):
+            on = f"{alias}.tenant_id = m.tenant_id {_EXACTLY} AND {alias}.id = {of} {_EXACTLY}"
+            joined += f" LEFT JOIN {names[table]} {alias} ON {on}"
+        return joined
 
     def _first(self, table: str, row: Mapping[str, str | None], column: str) -> str | None:
         """The lowest value of a column among the rows that have these values; a null and an empty one are equal."""

@@ -6,7 +6,8 @@ a change log (`axcollector.registry_log`). A foreign one may have more tables an
 does, whatever their case.
 
 Nobody should put another file in this one's place while the write-ahead log beside it holds something: whoever
-opens the new file would read the old one's log into it. `checkpoint` empties that log.
+opens the new file would read the old one's log into it. `checkpoint` empties that log, and whoever has had the old
+file open calls `remove_wal_of_the_replaced` before he opens the new one.
 """
 
 import contextlib
@@ -120,7 +121,7 @@ class RegistryFile(SqliteFile):
         return errors_of(self.path)
 
     def _source(self, table: str) -> str:
-        """What stands for a table in `FROM`: it has all our columns, null where the file lacks them."""
+        """What stands for a table in `FROM`: it has all our columns, as texts, null where the file lacks them."""
         version = self._ask("PRAGMA schema_version")
         if version != self._schema_version:
             self._sources = {}
@@ -131,12 +132,12 @@ class RegistryFile(SqliteFile):
 
     def _describe(self, table: str) -> str:
         name = short_name(table)
-        there = {row[1].lower() for row in self._ask(f"PRAGMA table_info({name})")}
+        there = {row[1].lower(): _text_of(row[1], row[2]) for row in self._ask(f"PRAGMA table_info({name})")}
         missing = [column for column in _REQUIRED.get(table, ("tenant_id", "id")) if column not in there]
         if missing and (there or table == SCOPES):
             what = f"its table {name} has no column {missing[0]}" if there else f"it has no table {name}"
             raise RegistryError(f"{self.path} is no registry: {what}")
-        columns = ", ".join(column if column in there else f"NULL AS {column}" for column in COLUMNS[table])
+        columns = ", ".join(f"{there.get(column, 'NULL')} AS {column}" for column in COLUMNS[table])
         return f"(SELECT {columns} FROM {name})" if there else f"(SELECT {columns} WHERE 0)"  # noqa: S608 - our own
 
     def _checked(self) -> Self:
@@ -150,9 +151,28 @@ class RegistryFile(SqliteFile):
         return self
 
 
+def _text_of(column: str, declared: str) -> str:
+    """A column's values as the texts that they are read as; one that is declared as text is left to its index."""
+    is_text = "INT" not in declared.upper() and any(kind in declared.upper() for kind in ("CHAR", "CLOB", "TEXT"))
+    return column if is_text else f"CAST({column} AS text)"
+
+
 def errors_of(path: str) -> contextlib.AbstractContextManager[None]:
     """What the library and the system raise becomes a `RegistryError` that names the file."""
     return errors_as(RegistryError, f"the registry {path}")
+
+
+def remove_wal_of_the_replaced(path: str) -> None:
+    """Remove the write-ahead log, if it was last written before the file came here, so not for this file.
+
+    Only for who knows that another file lay here before: while a file stays, its own log may well be the older one.
+    Who still has the old file open goes on with it.
+    """
+    with errors_of(path), contextlib.suppress(FileNotFoundError):
+        wal = os.stat(path + "-wal")
+        if wal.st_size and wal.st_mtime_ns <= os.stat(path).st_ctime_ns:
+            os.unlink(path + "-wal")
+            os.unlink(path + "-shm")
 
 
 def _connect(path: str, busy_timeout_seconds: float) -> sqlite3.Connection:

@@ -178,6 +178,48 @@ def test_amendments_are_seen_whole_or_not_at_all(
         assert cells_in(built) == cells_in(catalog)
 
 
+APP = {"tenant_id": "t", "id": "a", "name": "weather"}
+KEY = {"tenant_id": "t", "appcred_id": "k", "app_id": "a", "apiprdt_id": "p"}
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        [[(APPS, {**APP, "developer_id": "d"})], [(APPS, APP)]],
+        [[(APPS, {**APP, "developer_id": "d"}), (APPS, APP)]],
+        [[(APPS, {**APP, "company_id": "c"}), (APPS, {**APP, "developer_id": "d"}), (APPS, APP)]],
+        [[(MAPPER, KEY), (APPS, APP)], [(MAPPER, KEY)], [(MAPPER, KEY), (MAPPER, KEY)]],
+    ],
+)
+def test_amended_it_keeps_no_more(lists: list[list[tuple[str, Row]]]) -> None:
+    """What was referred to, between lists or within one, is forgotten; a row that comes again is not kept twice."""
+    catalog, tables = Catalog(), Tables()
+    for rows in lists:
+        amendment = catalog.amend()
+        for table, row in rows:
+            amendment.put(table, row)
+            put(tables, table, dict.fromkeys(COLUMNS[table]) | row)
+        catalog.show(amendment)
+        assert all(catalog._staged == amendment.staged for _ in catalog.settle(amendment))
+        assert catalog._staged is None
+    assert cells_in(built_from(tables)) == cells_in(catalog)
+    key = catalog._cells.tenants.get("t").keys.get("k")
+    assert key is None or len(key.pairs()) == 1
+
+
+def test_given_up_an_amendment_leaves_nothing() -> None:
+    """Cells that were made for an amendment which is not shown are gone."""
+    catalog = Catalog()
+    amendment = catalog.amend()
+    amendment.put(APPS, {**APP, "developer_id": "d"})
+    amendment.put(APPS, APP)
+    amendment.put(MAPPER, KEY)
+    amendment.remove(SCOPES, {"id": "s"})
+    for _ in amendment.abandon():
+        pass
+    assert cells_in(catalog) == 0
+
+
 @given(some_rows)
 def test_dismantled_it_is_empty(snapshot: list[tuple[str, Row]]) -> None:
     """A catalog that was dismantled knows nothing and keeps nothing."""

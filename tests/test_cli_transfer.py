@@ -164,6 +164,16 @@ def test_the_exported_file(here: Path, capsys: Capture) -> None:
     assert sorted(os.listdir()) == ["link.jsonl", "real.jsonl", "registry.db"]
 
 
+def test_the_registry_is_no_target(here: Path, capsys: Capture) -> None:
+    """Who takes FILE for what is exported does not lose the registry, by whatever name he calls it."""
+    before = Path("registry.db").read_bytes()
+    os.symlink("registry.db", "link.db")
+    for name in ("registry.db", "link.db", "./registry.db"):
+        assert run("export", name, "-r", "registry.db") == 1
+        assert f"{name} is the registry itself; nothing was exported" in capsys.readouterr().err
+    assert before == Path("registry.db").read_bytes()
+
+
 def test_gzip(here: Path, capsys: Capture) -> None:
     """A name in .gz means gzip both ways, of several members too; equal registries are equal files."""
     for name in ("one.gz", "two.gz", "plain"):

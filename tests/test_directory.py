@@ -1,6 +1,7 @@
 """The directory: both kinds answer the same, refuse the same, and say when they cannot."""
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,35 @@ def test_the_uncached_one_asks_each_time(tmp_path: Path) -> None:
     os.replace(a_registry(tmp_path / "3.db", "third"), path)
     assert ask(directory.tenant_for_scope("s")).organization == "third"
     result_of(directory.stopService())
+    result_of(directory.stopService())
+
+
+def test_a_file_copied_over_is_asked_uncached(tmp_path: Path) -> None:
+    """A file whose content was replaced in place is asked as it is now, not as the connection remembers it."""
+    listener = a_listener()
+    directory = RegistryDirectory(listener, SameThread())
+    path = a_registry(tmp_path / "r.db")
+    listener.snapshot_received(Snapshot("1", path))
+    assert ask(directory.tenant_for_scope("s")).organization == "acme"
+    shutil.copyfile(a_registry(tmp_path / "2.db", "other"), path)
+    assert ask(directory.tenant_for_scope("s")).organization == "other"
+    result_of(directory.stopService())
+
+
+def test_a_replaced_file_is_not_damaged_by_the_uncached_one(tmp_path: Path) -> None:
+    """What the old file's write-ahead log holds does not get into the new file, even if nobody else has looked yet."""
+    listener = a_listener()
+    directory = RegistryDirectory(listener, SameThread())
+    path = a_registry(tmp_path / "r.db")
+    listener.snapshot_received(Snapshot("1", path))
+    ask(directory.tenant_for_scope("s"))
+    other = a_registry(tmp_path / "2.db", "other")
+    with Registry.open(path) as registry:
+        registry.add_scope("acme", "dev", "old")
+        os.replace(other, path)
+        assert ask(directory.tenant_for_scope("s")).organization == "other"
+        with pytest.raises(Rejected):
+            ask(directory.tenant_for_scope("old"))
     result_of(directory.stopService())
 
 

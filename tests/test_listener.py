@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +16,7 @@ from axcollector.core.tables import DEVELOPERS, PRODUCTS, SCOPES, Row
 from axcollector.registry import Registry
 from axcollector.sync.events import Change, ChangeList, Operation, Snapshot
 from axcollector.sync.listener import CHANGES_A_TURN, STEPS_A_TURN, SyncListener
+from axcollector.sync.rebuilding import Pace, build
 from tests.conftest import LoggedFailures
 from tests.fakes import HeldThread, SameThread, result_of
 
@@ -260,6 +262,31 @@ def test_long_change_lists_leave_the_reactor_its_turn(tmp_path: Path) -> None:
     assert {"a"} == shown_by(listener)
 
 
+class SlowWork(Clock):
+    """A clock by which whatever is done between two looks at it takes a millisecond."""
+
+    def seconds(self) -> float:
+        self.rightNow += 0.001
+        return self.rightNow
+
+
+def test_slow_changes_leave_the_reactor_its_turn(tmp_path: Path) -> None:
+    """Where single changes take long, a slice has fewer of them."""
+    clock = SlowWork()
+    listener = started(SameThread(), clock)
+    result_of(listener.snapshot_received(Snapshot("1", registry_of(tmp_path / "r.db"))))
+    applied = listener.changes_received(ChangeList([Change(INSERT, SCOPES, scope_row(str(at))) for at in range(100)]))
+    turns = 0
+    while not applied.called:
+        (call,) = clock.getDelayedCalls()
+        clock.calls.remove(call)
+        call.called = 1
+        call.func()
+        turns += 1
+    assert result_of(applied)
+    assert 2 * 100 / 10 <= turns <= 4 * 100
+
+
 def test_a_list_that_turns_out_invalid_changes_nothing(tmp_path: Path, log_events: list[LogEvent]) -> None:
     """One bad change at the end of a long list keeps the whole list out; the next one is taken."""
     clock = Clock()
@@ -274,6 +301,36 @@ def test_a_list_that_turns_out_invalid_changes_nothing(tmp_path: Path, log_event
     assert result_of(after)
     assert {"a", "c"} == shown_by(listener)
     assert [event["problem"] for event in log_events if "problem" in event] == ["not a Change: NoneType (change 1000)"]
+    catalog = listener.catalog
+    assert catalog is not None
+    assert {"a", "c"} == {str(scope) for part in catalog._cells.scopes.scopes.parts() for scope in part}
+
+
+class Paces(Pace):
+    """A pace that has something done at the first rest."""
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        super().__init__()
+        self._first: Callable[[], object] | None = first
+
+    def rest_or_end(self) -> None:
+        first, self._first = self._first, None
+        if first is not None:
+            first()
+        super().rest_or_end()
+
+
+def test_a_catalog_is_of_one_moment(tmp_path: Path) -> None:
+    """What is committed while the file is read is not in the catalog, in no table."""
+    path = registry_of(tmp_path / "r.db", "a")
+
+    def commit() -> None:
+        with Registry.open(path) as registry:
+            registry.add_key("a", "k", product="gold", app="weather", developer="ada")
+
+    catalog = build(path, Paces(commit)).catalog
+    assert catalog is not None
+    assert sum(catalog.counts().values()) == 1
 
 
 def test_without_caching_there_is_no_catalog(tmp_path: Path, log_events: list[LogEvent]) -> None:

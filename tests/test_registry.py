@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from axcollector.core.catalog import Catalog
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
-from axcollector.core.tables import COLUMNS, COMPANIES, KEYS, SCOPES, Row, short_name
+from axcollector.core.tables import COLUMNS, COMPANIES, KEYS, MAPPER, SCOPES, Row, short_name
 from axcollector.registry import IDS_A_QUESTION, Key, Registry, Scope
 from tests.test_catalog import LONG, Tables, everything_of, put, some_rows
 
@@ -112,6 +112,32 @@ def test_foreign_files(tmp_path: Path) -> None:
         assert expected == registry.keys("testid")[0]
         assert Key("testid", "k", "testproduct", "testapp", "testdeveloper") == added
     assert os.listdir(tmp_path) == ["foreign.db"]
+
+
+@pytest.mark.parametrize("declared", ["", "integer", "real", "blob", "numeric", "varchar(9)", "text COLLATE NOCASE"])
+def test_columns_of_other_types(tmp_path: Path, declared: str) -> None:
+    """Whatever columns are declared as, the registry answers as a catalog that was built from it does."""
+    path = tmp_path / "foreign.db"
+    for table, columns in COLUMNS.items():
+        execute(path, f"CREATE TABLE {short_name(table)} ({', '.join(f'{column} {declared}' for column in columns)})")
+    blob = "'k'" if "text" in declared or "char" in declared else "x'6b'"
+    values = {"appcred_id": blob, "env": "'e'", "company_id": "NULL", "username": "'Ada'"}
+    for table, columns in COLUMNS.items():
+        for number in ("1", "'a'"):
+            row = ", ".join(values.get(column, number) for column in columns)
+            execute(path, f"INSERT INTO {short_name(table)} VALUES ({row})")
+        execute(path, f"UPDATE {short_name(table)} SET {columns[-2]} = 2 WHERE {columns[0]} = 1")
+    execute(path, f"INSERT INTO {short_name(MAPPER)} VALUES (1, 1, 1, 1, 1), ('a', 'K', 'a', 'a', 'a')")
+    texts = ["1", "01", "1.0", " 1", "2", "a", "A", "k", "K"]
+    with Registry.open(str(path)) as registry:
+        catalog = Catalog()
+        for table in COLUMNS:
+            catalog.load(table, registry.values(table))
+        for text in texts:
+            assert catalog.tenant_of_scope(text) == registry.tenant_of_scope(text)
+            assert catalog.tenant_of_names(text, "e") == registry.tenant_of_names(text, "e")
+            for client_id in texts:
+                assert catalog.developers(text, [client_id]) == registry.developers(text, [client_id])
 
 
 def test_a_table_that_comes_later_is_seen(tmp_path: Path) -> None:

@@ -115,6 +115,21 @@ def test_replaced_with_something_in_the_write_ahead_log(
     assert follows_still(watched)
 
 
+def test_what_is_written_to_the_new_file_stays(watched: Watched, tmp_path: Path) -> None:
+    """What somebody commits to the new file before we have looked is in its own log, which is let be."""
+    add(watched.path, "c")
+    assert watched.after() == {"a", "c"}
+    os.replace(add(tmp_path / "other.db", "b"), watched.path)
+    writer = sqlite3.connect(watched.path, isolation_level=None)
+    writer.execute("INSERT INTO data_scope VALUES ('d', 't', 'o', 'e')")
+    log = f"{watched.path}-wal"
+    assert os.path.getsize(log) > 0
+    os.utime(log, (os.path.getctime(watched.path) + 1,) * 2)
+    assert watched.after() == {"b", "d"}
+    writer.close()
+    assert follows(watched)
+
+
 def follows_still(watched: Watched) -> bool:
     """As `follows`, after that."""
     execute(watched.path, "DELETE FROM data_scope WHERE id = 'e'")

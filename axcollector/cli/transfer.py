@@ -2,6 +2,7 @@
 
 # ruff: noqa: N815 - Twisted's names
 
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -83,6 +84,7 @@ class ExportOptions(TransferOptions):
 
     def run(self) -> None:
         """Export it; how many rows of each table goes to stderr, or as JSON to stdout."""
+        self._refuse_registry()
         try:
             with Interrupts() as interrupts, self.open_registry(BulkRegistry) as registry, registry.reading():
                 total = sum(registry.counts().values())
@@ -95,6 +97,13 @@ class ExportOptions(TransferOptions):
             left_out = f"left out {saved.left_out:,} rows that nobody could find; of the first, it {saved.reason}"
             sys.stderr.write(printable(left_out) + "\n")
         self.report(saved.counts, f"exported from {self.path()}")
+
+    def _refuse_registry(self) -> None:
+        """FILE is what is written; the registry is named otherwise, and would be gone."""
+        path, file = self.path(), self["file"]
+        for each in (path, path + "-wal", path + "-shm"):
+            if os.path.exists(each) and os.path.exists(file) and os.path.samefile(each, file):
+                raise TransferFailed(f"{file} is the registry itself; nothing was exported: name another file")
 
 
 def _progress(label: str, total: int | None, unit: str) -> Progress:

@@ -18,6 +18,7 @@ from axcollector.core.catalog import Catalog
 from axcollector.core.errors import LookupFailed, NotReady, RegistryError, Rejected
 from axcollector.core.model import DeveloperInfo, Tenant
 from axcollector.registry import Registry
+from axcollector.registry_file import remove_wal_of_the_replaced
 from axcollector.services import Worker
 from axcollector.sync.listener import SyncListener
 
@@ -175,17 +176,19 @@ class _Connection:
 
     def __init__(self) -> None:
         self._registry: Registry | None = None
-        self._identity: tuple[str, int, int] | None = None
+        self._identity: tuple[str, int, int, int, int] | None = None
 
     def to(self, path: str) -> Registry:
-        """The registry; another file in the old one's place is opened anew."""
+        """The registry; another file in the old one's place, or what may be one copied over it, is opened anew."""
         try:
             facts = os.stat(path)
         except OSError as exc:
             raise RegistryError(f"the registry {path} cannot be used: {exc.strerror}") from exc
-        identity = (path, facts.st_dev, facts.st_ino)
+        identity = (path, facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
         if self._registry is None or self._identity != identity:
             self.close()
+            if self._identity is not None and self._identity[0] == path and self._identity[1:3] != identity[1:3]:
+                remove_wal_of_the_replaced(path)
             self._registry = Registry.open(path, _BUSY_TIMEOUT_SECONDS)
             self._identity = identity
         return self._registry

@@ -49,6 +49,8 @@ class Change:
 class ChangeList:
     """What happened since the snapshot, or since the change list before, in this order.
 
+    It may wait, and is taken a slice a turn: nobody changes the sequence, or a row in it, once it was handed over.
+
     Attributes:
         changes: The changes.
         version: What the source calls the state after them; for the log.

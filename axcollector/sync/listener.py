@@ -14,7 +14,6 @@ Where nobody wants a catalog (`use_caching: false`), snapshots only say which re
 
 from collections import deque
 from collections.abc import Iterator
-from itertools import islice
 
 from twisted.application.service import Service
 from twisted.internet import defer
@@ -30,9 +29,11 @@ from axcollector.sync.events import Change, ChangeList, Operation, Snapshot, pro
 from axcollector.sync.rebuilding import Build, Built, GivenUp, Pace, build, dismantle, examine
 
 CHANGES_A_TURN = 500
-"""How many changes are looked at before the reactor gets its turn: a few milliseconds."""
+"""How many changes are looked at, at most, before the reactor gets its turn: a few milliseconds."""
 STEPS_A_TURN = 2000
 """How many cells are written before it does: about as long."""
+TURN_SECONDS = 0.005
+"""It gets its turn after so long in any case: a key of many products, and names of many scopes, take longer."""
 
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 30.0
@@ -169,11 +170,13 @@ class SyncListener(Service):
 
     async def _stage(self, amendment: Amendment, changes: ChangeList, refused: list[Tenant]) -> str | None:
         """Put changes aside, a slice a turn; says what keeps the list from being shown, or None."""
+        begun = self._clock.seconds()
         for at, change in enumerate(changes.changes):
-            if at and not at % CHANGES_A_TURN:
+            if at and (not at % CHANGES_A_TURN or self._clock.seconds() - begun > TURN_SECONDS):
                 await self._sleep(0.0)
                 if not self.running:
                     return "the listener stops"
+                begun = self._clock.seconds()
             problem = problem_of_change(change)
             if problem is not None:
                 return f"{problem} (change {at})"
@@ -182,8 +185,11 @@ class SyncListener(Service):
 
     async def _in_turns(self, steps: Iterator[None]) -> None:
         """Take all steps, so many a turn of the reactor; at once where the listener stops."""
-        while sum(1 for _ in islice(steps, STEPS_A_TURN)) == STEPS_A_TURN:
-            await self._sleep(0.0)
+        begun = self._clock.seconds()
+        for at, _ in enumerate(steps, 1):
+            if not at % STEPS_A_TURN or self._clock.seconds() - begun > TURN_SECONDS:
+                await self._sleep(0.0)
+                begun = self._clock.seconds()
 
     async def _rebuild(self, snapshot: Snapshot, waiting: "list[defer.Deferred[bool]]") -> bool:
         """Show this snapshot, or the newest that comes until that is possible; who waits for those is added."""

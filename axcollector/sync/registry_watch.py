@@ -20,7 +20,7 @@ from typing import Final
 
 from axcollector.core.errors import RegistryError
 from axcollector.registry_changes import ChangedRow, FollowedRegistry
-from axcollector.registry_file import RegistryFile, errors_of
+from axcollector.registry_file import RegistryFile, errors_of, remove_wal_of_the_replaced
 from axcollector.registry_log import LogPosition
 
 _BUSY_TIMEOUT_SECONDS: Final = 0.5
@@ -70,7 +70,7 @@ class RegistryWatch:
             if identity != self._identity:
                 self.close()
             if self._opened and identity[:2] != self._identity[:2]:
-                self._remove_wal_of_the_replaced()
+                remove_wal_of_the_replaced(self._path)
             look = self._read(self._file or self._open(), since)
             identity = self._empty_wal(identity)
         except RegistryError:
@@ -118,17 +118,6 @@ class RegistryWatch:
         after = self._identify()
         # Else it was replaced meanwhile, which the next look is to see.
         return after if after[:2] == identity[:2] else identity
-
-    def _remove_wal_of_the_replaced(self) -> None:
-        """Remove the write-ahead log, if it was last written before the file came here, so not for this file.
-
-        Who still has the old file open goes on with it.
-        """
-        with errors_of(self._path), contextlib.suppress(FileNotFoundError):
-            wal = os.stat(self._path + "-wal")
-            if wal.st_size and wal.st_mtime_ns <= os.stat(self._path).st_ctime_ns:
-                os.unlink(self._path + "-wal")
-                os.unlink(self._path + "-shm")
 
     def _identify(self) -> tuple[int, ...]:
         with errors_of(self._path):
