@@ -213,11 +213,16 @@ def test_a_renewal_that_is_refused_at_once(world: World) -> None:
 
 
 def test_a_marker_that_cannot_be_written(world: World, log_events: list[LogEvent]) -> None:
-    """The token is used all the same."""
+    """The token is used all the same, for as long as it is good; the next success is to be noted again."""
     (world.directory / "registered.new").mkdir()
-    world.start()
+    world.start().turn(60, step=0.1)
     assert world.token() == "secret-token-1"
+    assert world.server.tokens_given == 1
     assert world.kept() == world.expected()
-    (world.directory / "registered.new").rmdir()
-    world.turn(1)
     assert world.source.trouble == ""
+    told = [event["reason"] for event in log_events if event["log_level"] == LogLevel.error]
+    assert told == ["Is a directory"]
+    (world.directory / "registered.new").rmdir()
+    world.turn(3600, step=10)
+    assert world.server.tokens_given == 2
+    assert (world.directory / "registered").exists()

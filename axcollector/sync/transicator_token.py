@@ -171,7 +171,14 @@ class TokenKeeper(Service):
         self._trouble.over()
         self._tell_waiting()
         if not is_registered:
+            await self._note()
+
+    async def _note(self) -> None:
+        """Note that there was a token; one is there all the same where that cannot be noted."""
+        try:
             await self._worker.run(self._registration.note)
+        except OSError as exc:
+            self._log.error("that this instance has had a token cannot be noted: {reason}", reason=exc.strerror)
 
     def _until_renewal(self) -> float:
         if self._token is None:  # it was refused as soon as it was there
