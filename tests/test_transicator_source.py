@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -1062,3 +1063,20 @@ def test_a_worker_that_does_not_run(world: World) -> None:
     world.worker = Ended()
     world.start().turn(300)
     assert world.server.asked == []
+
+
+def test_changes_that_cannot_be_stored(world: World, log_events: list[LogEvent]) -> None:
+    """That they were received is no success: they are asked for ever more rarely, and it is told once."""
+    with_a_key(world).start()
+    assert world.listener.registry is not None
+    before = len(polls(world))
+    blocker = sqlite3.connect(world.listener.registry, isolation_level=None)
+    blocker.execute("CREATE TRIGGER full BEFORE INSERT ON developer BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    world.server.update("kms.developer", DEVELOPER, email="new@x")
+    world.turn(60, step=0.1)
+    assert len(polls(world)) - before < 12
+    assert errors_in(log_events) == [f"the registry {world.listener.registry} cannot be used: disk is full"]
+    blocker.execute("DROP TRIGGER full")
+    blocker.close()
+    world.turn(POLL_INTERVAL)
+    assert world.kept() == world.expected()

@@ -258,11 +258,12 @@ class TransicatorSource(Service):
             raise
         page = await self._worker.run(decode_page, body)
         self._limit = CHANGES_A_PAGE
-        self._got_on()
         if page.first > state.sequence:
+            self._got_on()
             self._due = "the change server has forgotten what happened since the last one"
         elif page.last > state.sequence:
             applied = await self._worker.run(self._files.apply, live, page)
+            self._got_on()
             self._live = replace(live, state=applied.state)
             if not applied.state.due:
                 self._fruitless = 0
@@ -270,6 +271,7 @@ class TransicatorSource(Service):
                 changes = ChangeList(applied.changes, self._live.version)
                 self._is_shown = await self._listener.changes_received(changes)
         else:
+            self._got_on()
             self._fruitless = 0
             if self._clock.seconds() - begun < IDLE_REST_SECONDS:
                 await self._rest.take(IDLE_REST_SECONDS)
