@@ -1,5 +1,6 @@
 """The transicator source's registry files: whole or not there, one at a time, whatever crashes when."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -273,3 +274,39 @@ def test_a_draft_that_nobody_wants_any_more(tmp_path: Path, name: str) -> None:
         files.make_draft(download)
     files.is_given_up = False
     assert files.make_draft(download)[0].tables
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM axcollector_sync",
+        "DROP TABLE axcollector_sync",
+        """UPDATE axcollector_sync SET state = '[]'""",
+        """UPDATE axcollector_sync SET state = json_replace(state, '$.sequence', 'x')""",
+        """UPDATE axcollector_sync SET state = json_replace(state, '$.sequence', 5)""",
+    ],
+)
+def test_a_file_whose_state_is_damaged(tmp_path: Path, change: str) -> None:
+    """It is not sound, and not used."""
+    files = files_in(tmp_path)
+    adopted(files, tmp_path)
+    live = files.look().live
+    assert live is not None
+    assert files.is_sound(live)
+    with contextlib.closing(sqlite3.connect(live.path)) as connection, connection:
+        connection.execute(change)
+    assert not files.is_sound(live)
+    assert files.look().live is None
+
+
+def test_a_file_that_cannot_be_opened_is_not_therefore_damaged(tmp_path: Path) -> None:
+    """What the system does not let us do now, on a full disk say, does not call for a snapshot."""
+    files = files_in(tmp_path)
+    adopted(files, tmp_path)
+    live = files.look().live
+    assert live is not None
+    os.unlink(live.path)
+    assert not files.is_sound(live)
+    os.mkdir(live.path)
+    with pytest.raises(RegistryError, match="unable to open database file"):
+        files.is_sound(live)

@@ -1,5 +1,6 @@
 """The transicator source against its servers: each fact of the protocol, and each of its traps."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -1080,3 +1081,41 @@ def test_changes_that_cannot_be_stored(world: World, log_events: list[LogEvent])
     blocker.close()
     world.turn(POLL_INTERVAL)
     assert world.kept() == world.expected()
+
+
+def damage(path: str) -> None:
+    """Make the page of a table unreadable; what else the file holds stays as it is."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'developer'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+def test_a_file_that_is_damaged(world: World, log_events: list[LogEvent]) -> None:
+    """Though it can still say whose it is: changes that cannot be applied to it call for a new snapshot."""
+    with_a_key(world).start()
+    path = world.listener.registry
+    assert path is not None
+    damage(path)
+    world.server.update("kms.developer", DEVELOPER, email="new@x")
+    world.turn(5)
+    assert world.kept() == world.expected()
+    assert info(world).developer_email == "new@x"
+    assert world.registries() == [os.path.basename(str(world.listener.registry))]
+    assert errors_in(log_events) == [f"the registry {path} cannot be used: database disk image is malformed"]
+
+
+def test_a_file_that_was_damaged_between_runs(world: World) -> None:
+    """The catalog cannot be built of it; so another snapshot is taken, for good."""
+    with_a_key(world).start()
+    world.stop()
+    damage(str(world.directory / world.registries()[0]))
+    world.start().turn(35)
+    assert world.kept() == world.expected()
+    assert info(world).developer == "ada"
+    world.stop()
+    world.start()
+    assert info(world).developer == "ada"
