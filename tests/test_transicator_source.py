@@ -216,8 +216,10 @@ def test_a_wrong_etag_is_a_damaged_snapshot(world: World, log_events: list[LogEv
 BAD_SNAPSHOTS: list[tuple[Misbehaviour, str]] = [
     (answer(200, b"<html>welcome</html>", Content_Type="text/html"), "the JSON snapshot is damaged"),
     (answer(200, b""), "the JSON snapshot is damaged"),
-    (answer(200, b"{}"), "the snapshot has no version"),
-    (answer(200, b'{"snapshotInfo": "", "tables": []}'), "the snapshot has no version"),
+    (answer(200, b"{}"), "the snapshot has no usable version"),
+    (answer(200, b'{"snapshotInfo": "", "tables": []}'), "the snapshot has no usable version"),
+    (answer(200, b'{"snapshotInfo": "\\ud800", "tables": []}'), "the snapshot has no usable version"),
+    (answer(200, b'{"snapshotInfo": "1\\n2", "tables": []}'), "the snapshot has no usable version"),
     (answer(200, b'{"snapshotInfo": "1", "tables": []}'), "the snapshot has no table edgex.data_scope"),
     (answer(200, b"SQLite format 3\0" + b"x" * 5000), "the snapshot cannot be used: file is not a database"),
     (answer(200, (SAMPLES / "snapshot.sqlite").read_bytes()[:40_000]), "the snapshot cannot be used: "),
