@@ -339,6 +339,13 @@ def test_a_server_that_does_not_wait_is_not_asked_without_end(world: World) -> N
     assert 15 < len(polls(world)) < 25
 
 
+def test_a_server_that_does_not_wait_but_moves_on(world: World) -> None:
+    """Answers that come at once are a second apart too where only the sequence is new."""
+    pages = [f'{{"lastSequence": "0.ff.{at:x}", "firstSequence": "0.fe.0", "changes": null}}' for at in range(1, 100)]
+    world.start_with("changes", 1, *(answer(200, page.encode()) for page in pages)).turn(20)
+    assert 15 < len(polls(world)) < 25
+
+
 def test_inserts_updates_and_deletes(world: World) -> None:
     """All kinds of changes of all tables, in the file and in the catalog."""
     with_a_key(world).start()

@@ -273,8 +273,9 @@ class TransicatorSource(Service):
         else:
             self._got_on()
             self._fruitless = 0
-            if self._clock.seconds() - begun < IDLE_REST_SECONDS:
-                await self._rest.take(IDLE_REST_SECONDS)
+        is_idle = not page.changes or page.last <= state.sequence
+        if is_idle and self._clock.seconds() - begun < IDLE_REST_SECONDS:
+            await self._rest.take(IDLE_REST_SECONDS)
 
     def _is_refresh_due(self) -> bool:
         return self._until_refresh() <= 0
