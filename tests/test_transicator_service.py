@@ -1,6 +1,7 @@
 """The whole collector with `sync: transicator`, over real connections of this machine."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from twisted.web.server import Site
 
 from axcollector.collector import Collector
 from axcollector.config import Config
+from tests.forward_proxy import PlainProxy
 from tests.running import QUICK, until
 from tests.signing_server import SigningServer
 from tests.signing_server import answer as sign_answer
@@ -132,5 +134,22 @@ async def test_what_is_waited_for(tmp_path: Path) -> None:
     reason = "no snapshot yet: the snapshot server answered 500"
     await until(lambda: collector.problems()["catalog"] == reason)
     assert json.dumps(collector.problems())
+    await collector.stopService()
+    await servers.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_through_a_forward_proxy(tmp_path: Path) -> None:
+    """`upload_proxy` is for the sync servers too; without a name an instance has that of its host."""
+    servers, proxy = Servers(), PlainProxy(reactor)
+    sync, forward = servers.listen(Site(servers.sync.resource)), servers.listen(proxy)
+    collector = Collector(reactor, config_of(tmp_path, sync, sync, upload_proxy=forward))
+    servers.sync.next["snapshots"] += [answer(500)] * 1000
+    collector.startService()
+    reason = "no snapshot yet: the snapshot server answered 500"
+    await until(lambda: collector.problems()["catalog"] == reason)
+    assert f"{sync}/snapshots?scope={CLUSTER}".encode() in proxy.seen
+    assert len(proxy.seen) >= len(servers.sync.asked)
+    assert servers.sync.of("token")[0].headers["display_name"] == socket.gethostname()
     await collector.stopService()
     await servers.close()
