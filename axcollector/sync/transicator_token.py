@@ -155,6 +155,9 @@ class TokenKeeper(Service):
                 self._trouble.met(str(exc))
                 taken = self._clock.seconds() - begun
                 rest_seconds = self._pace.failed(taken, self._chance(), getattr(exc, "retry_after", None))
+            except Exception:  # noqa: BLE001 - the edge where a bug is logged, and the loop goes on
+                self._log.failure("fetching a token failed; it is tried again")
+                rest_seconds = self._pace.failed(0.0, self._chance())
             if self.running:
                 with contextlib.suppress(defer.CancelledError):
                     await self._rest.take(rest_seconds)
