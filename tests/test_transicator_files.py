@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from axcollector.sync.transicator_files import RegistryFiles, newest_registry
 from axcollector.sync.transicator_protocol import LogSequence, Page
 from axcollector.sync.transicator_registry import SyncedRegistry
 from axcollector.sync.transicator_snapshot import Download
-from tests.transicator_server import CLUSTER, SAMPLES
+from tests.transicator_server import CLUSTER, COLUMNS, SAMPLES, SELECTOR, json_snapshot, sqlite_snapshot
 from tests.transicator_world import DyingDisk, World
 
 
@@ -310,3 +311,34 @@ def test_a_file_that_cannot_be_opened_is_not_therefore_damaged(tmp_path: Path) -
     os.mkdir(live.path)
     with pytest.raises(RegistryError, match="unable to open database file"):
         files.is_sound(live)
+
+
+@pytest.mark.parametrize("made_by", [json_snapshot, sqlite_snapshot])
+def test_rows_without_a_key_are_left_out(tmp_path: Path, made_by: Callable[..., bytes]) -> None:
+    """Nobody could find them, and no change could speak of them."""
+    columns = dict.fromkeys((*COLUMNS["kms.company"], SELECTOR))
+    rows = [columns | {"id": key, "tenant_id": tenant} for key, tenant in (("1", "t"), ("2", None), (None, "t"))]
+    path = tmp_path / "transicator.download"
+    path.write_bytes(made_by("1:1:", {"edgex.data_scope": [], "kms.company": rows}))
+    files_in(tmp_path).make_draft(Download(str(path), "", ""))
+    with Registry.open(str(tmp_path / "transicator.draft")) as registry:
+        assert [(row["tenant_id"], row["id"]) for row in registry.rows("kms.company")] == [("t", "1")]
+
+
+def test_what_a_sqlite_snapshot_would_have_done_is_not_done(tmp_path: Path) -> None:
+    """Its tables are read, and nothing else in it counts: neither triggers nor views."""
+    download = downloaded(tmp_path)
+    with contextlib.closing(sqlite3.connect(download.path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        for event in ("INSERT", "UPDATE", "DELETE"):
+            connection.execute(f"CREATE TRIGGER {event}_t AFTER {event} ON kms_app BEGIN DELETE FROM kms_app; END")
+        connection.execute("DROP TABLE kms_company")
+        connection.execute("CREATE VIEW kms_company AS SELECT id, tenant_id, 'made' AS name FROM kms_app")
+        connection.commit()
+    state, _ = files_in(tmp_path).make_draft(download)
+    assert "kms_company" not in state.tables
+    with Registry.open(str(tmp_path / "transicator.draft")) as registry:
+        assert list(registry.rows("kms.company")) == []
+        assert len(list(registry.rows("kms.app"))) > 0
+        triggers = registry._ask("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+    assert triggers == []
