@@ -645,6 +645,7 @@ def test_snapshots_that_are_always_too_old(world: World) -> None:
 FAILURES: list[tuple[Misbehaviour, str]] = [
     (answer(304), "the change server answered 304"),
     (answer(400, b'{"code": "SOMETHING_NEW"}'), "the change server answered 400 (SOMETHING_NEW)"),
+    (answer(500, b'{"code": "SNAPSHOT_TOO_OLD"}'), "the change server answered 500 (SNAPSHOT_TOO_OLD)"),
     (answer(400, b"no"), "the change server answered 400"),
     (answer(400, b'{"code": "a b\\nc"}'), "the change server answered 400"),
     (answer(404), "the change server answered 404"),
