@@ -342,3 +342,30 @@ def test_what_a_sqlite_snapshot_would_have_done_is_not_done(tmp_path: Path) -> N
         assert len(list(registry.rows("kms.app"))) > 0
         triggers = registry._ask("SELECT name FROM sqlite_master WHERE type = 'trigger'")
     assert triggers == []
+
+
+class WatchedDisk(Disk):
+    """A disk that tells what makes a file durable, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def sync_file(self, path: str) -> None:
+        self.done.append(f"sync {os.path.basename(path)}")
+        super().sync_file(path)
+
+    def rename(self, source: str, target: str) -> None:
+        self.done.append(f"rename to {os.path.basename(target)}")
+        super().rename(source, target)
+
+    def sync_directory(self, path: str) -> None:
+        self.done.append("sync the directory")
+        super().sync_directory(path)
+
+
+def test_a_file_is_on_stable_storage_before_it_has_its_name(tmp_path: Path) -> None:
+    """And its name is before the file that it replaces is deleted."""
+    disk = WatchedDisk()
+    adopted(files_in(tmp_path, disk), tmp_path)
+    assert disk.done == ["sync transicator.draft", "rename to registry-1%3A1%3A.db", "sync the directory"]
