@@ -1,11 +1,13 @@
 """The transicator source's registry files: whole or not there, one at a time, whatever crashes when."""
 
+import contextlib
 import os
 import shutil
 import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from axcollector.sync.transicator_files import RegistryFiles, newest_registry
 from axcollector.sync.transicator_protocol import LogSequence, Page
 from axcollector.sync.transicator_registry import SyncedRegistry
 from axcollector.sync.transicator_snapshot import Download
-from tests.transicator_server import CLUSTER, SAMPLES
+from tests.transicator_server import CLUSTER, COLUMNS, SAMPLES, SELECTOR, json_snapshot, sqlite_snapshot
 from tests.transicator_world import DyingDisk, World
 
 
@@ -273,3 +275,97 @@ def test_a_draft_that_nobody_wants_any_more(tmp_path: Path, name: str) -> None:
         files.make_draft(download)
     files.is_given_up = False
     assert files.make_draft(download)[0].tables
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM axcollector_sync",
+        "DROP TABLE axcollector_sync",
+        """UPDATE axcollector_sync SET state = '[]'""",
+        """UPDATE axcollector_sync SET state = json_replace(state, '$.sequence', 'x')""",
+        """UPDATE axcollector_sync SET state = json_replace(state, '$.sequence', 5)""",
+    ],
+)
+def test_a_file_whose_state_is_damaged(tmp_path: Path, change: str) -> None:
+    """It is not sound, and not used."""
+    files = files_in(tmp_path)
+    adopted(files, tmp_path)
+    live = files.look().live
+    assert live is not None
+    assert files.is_sound(live)
+    with contextlib.closing(sqlite3.connect(live.path)) as connection, connection:
+        connection.execute(change)
+    assert not files.is_sound(live)
+    assert files.look().live is None
+
+
+def test_a_file_that_cannot_be_opened_is_not_therefore_damaged(tmp_path: Path) -> None:
+    """What the system does not let us do now, on a full disk say, does not call for a snapshot."""
+    files = files_in(tmp_path)
+    adopted(files, tmp_path)
+    live = files.look().live
+    assert live is not None
+    os.unlink(live.path)
+    assert not files.is_sound(live)
+    os.mkdir(live.path)
+    with pytest.raises(RegistryError, match="unable to open database file"):
+        files.is_sound(live)
+
+
+@pytest.mark.parametrize("made_by", [json_snapshot, sqlite_snapshot])
+def test_rows_without_a_key_are_left_out(tmp_path: Path, made_by: Callable[..., bytes]) -> None:
+    """Nobody could find them, and no change could speak of them."""
+    columns = dict.fromkeys((*COLUMNS["kms.company"], SELECTOR))
+    rows = [columns | {"id": key, "tenant_id": tenant} for key, tenant in (("1", "t"), ("2", None), (None, "t"))]
+    path = tmp_path / "transicator.download"
+    path.write_bytes(made_by("1:1:", {"edgex.data_scope": [], "kms.company": rows}))
+    files_in(tmp_path).make_draft(Download(str(path), "", ""))
+    with Registry.open(str(tmp_path / "transicator.draft")) as registry:
+        assert [(row["tenant_id"], row["id"]) for row in registry.rows("kms.company")] == [("t", "1")]
+
+
+def test_what_a_sqlite_snapshot_would_have_done_is_not_done(tmp_path: Path) -> None:
+    """Its tables are read, and nothing else in it counts: neither triggers nor views."""
+    download = downloaded(tmp_path)
+    with contextlib.closing(sqlite3.connect(download.path)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        for event in ("INSERT", "UPDATE", "DELETE"):
+            connection.execute(f"CREATE TRIGGER {event}_t AFTER {event} ON kms_app BEGIN DELETE FROM kms_app; END")
+        connection.execute("DROP TABLE kms_company")
+        connection.execute("CREATE VIEW kms_company AS SELECT id, tenant_id, 'made' AS name FROM kms_app")
+        connection.commit()
+    state, _ = files_in(tmp_path).make_draft(download)
+    assert "kms_company" not in state.tables
+    with Registry.open(str(tmp_path / "transicator.draft")) as registry:
+        assert list(registry.rows("kms.company")) == []
+        assert len(list(registry.rows("kms.app"))) > 0
+        triggers = registry._ask("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+    assert triggers == []
+
+
+class WatchedDisk(Disk):
+    """A disk that tells what makes a file durable, in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def sync_file(self, path: str) -> None:
+        self.done.append(f"sync {os.path.basename(path)}")
+        super().sync_file(path)
+
+    def rename(self, source: str, target: str) -> None:
+        self.done.append(f"rename to {os.path.basename(target)}")
+        super().rename(source, target)
+
+    def sync_directory(self, path: str) -> None:
+        self.done.append("sync the directory")
+        super().sync_directory(path)
+
+
+def test_a_file_is_on_stable_storage_before_it_has_its_name(tmp_path: Path) -> None:
+    """And its name is before the file that it replaces is deleted."""
+    disk = WatchedDisk()
+    adopted(files_in(tmp_path, disk), tmp_path)
+    assert disk.done == ["sync transicator.draft", "rename to registry-1%3A1%3A.db", "sync the directory"]

@@ -190,6 +190,14 @@ def test_an_unchanged_toast_column_keeps_its_value() -> None:
     assert made_of(Operation.UPDATE, key, OLD).put == kept(NEW)
 
 
+def test_an_unchanged_toast_column_of_a_row_with_another_key() -> None:
+    """Its value is that of the row that is stored under the old key."""
+    new, old = {**NEW, "id": "2", "name": UNCHANGED_TOAST}, {**OLD, "name": UNCHANGED_TOAST}
+    stored = {"1": {**OLD, "name": "stored"}}
+    effect = effect_of(RowChange(Operation.UPDATE, APPS, new, old), OURS, lambda key: stored.get(str(key["id"])))
+    assert effect == RowEffect(KEY, kept({**new, "name": "stored"}))
+
+
 @pytest.mark.parametrize(
     ("operation", "new", "old"),
     [

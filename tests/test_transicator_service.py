@@ -1,15 +1,22 @@
 """The whole collector with `sync: transicator`, over real connections of this machine."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
+import pytest
 import pytest_twisted
 from twisted.internet import defer, reactor
 from twisted.web.server import Site
 
 from axcollector.collector import Collector
 from axcollector.config import Config
+from axcollector.disk import Disk
+from axcollector.sync.listener import SyncListener
+from axcollector.sync.transicator import over_network
+from tests.fakes import SameThread
+from tests.forward_proxy import PlainProxy
 from tests.running import QUICK, until
 from tests.signing_server import SigningServer
 from tests.signing_server import answer as sign_answer
@@ -134,3 +141,30 @@ async def test_what_is_waited_for(tmp_path: Path) -> None:
     assert json.dumps(collector.problems())
     await collector.stopService()
     await servers.close()
+
+
+@pytest_twisted.ensureDeferred
+async def test_through_a_forward_proxy(tmp_path: Path) -> None:
+    """`upload_proxy` is for the sync servers too; without a name an instance has that of its host."""
+    servers, proxy = Servers(), PlainProxy(reactor)
+    sync, forward = servers.listen(Site(servers.sync.resource)), servers.listen(proxy)
+    collector = Collector(reactor, config_of(tmp_path, sync, sync, upload_proxy=forward))
+    servers.sync.next["snapshots"] += [answer(500)] * 1000
+    collector.startService()
+    reason = "no snapshot yet: the snapshot server answered 500"
+    await until(lambda: collector.problems()["catalog"] == reason)
+    assert f"{sync}/snapshots?scope={CLUSTER}".encode() in proxy.seen
+    assert len(proxy.seen) >= len(servers.sync.asked)
+    assert servers.sync.of("token")[0].headers["display_name"] == socket.gethostname()
+    await collector.stopService()
+    await servers.close()
+
+
+def test_the_settings_that_are_about_time(tmp_path: Path) -> None:
+    """200 ms at first, the poll interval at last; a full rebuild after the refresh interval."""
+    config = config_of(tmp_path, "http://s.test", "http://s.test", apigeesync_poll_interval=7, cache_refresh_interval=9)
+    listener = SyncListener(reactor, SameThread())  # type: ignore[arg-type]
+    timing = over_network(reactor, SameThread(), Disk(), listener, config, "i", lambda: 0.5)._timing
+    longest = [timing.backoff.delay(failures, 1.0) for failures in (1, 2, 3, 100)]
+    assert longest == pytest.approx([0.2, 0.4, 0.8, 7])
+    assert timing.refresh_interval_seconds == 9

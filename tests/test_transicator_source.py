@@ -1,10 +1,12 @@
 """The transicator source against its servers: each fact of the protocol, and each of its traps."""
 
+import contextlib
 import errno
 import hashlib
 import itertools
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -214,8 +216,10 @@ def test_a_wrong_etag_is_a_damaged_snapshot(world: World, log_events: list[LogEv
 BAD_SNAPSHOTS: list[tuple[Misbehaviour, str]] = [
     (answer(200, b"<html>welcome</html>", Content_Type="text/html"), "the JSON snapshot is damaged"),
     (answer(200, b""), "the JSON snapshot is damaged"),
-    (answer(200, b"{}"), "the snapshot has no version"),
-    (answer(200, b'{"snapshotInfo": "", "tables": []}'), "the snapshot has no version"),
+    (answer(200, b"{}"), "the snapshot has no usable version"),
+    (answer(200, b'{"snapshotInfo": "", "tables": []}'), "the snapshot has no usable version"),
+    (answer(200, b'{"snapshotInfo": "\\ud800", "tables": []}'), "the snapshot has no usable version"),
+    (answer(200, b'{"snapshotInfo": "1\\n2", "tables": []}'), "the snapshot has no usable version"),
     (answer(200, b'{"snapshotInfo": "1", "tables": []}'), "the snapshot has no table edgex.data_scope"),
     (answer(200, b"SQLite format 3\0" + b"x" * 5000), "the snapshot cannot be used: file is not a database"),
     (answer(200, (SAMPLES / "snapshot.sqlite").read_bytes()[:40_000]), "the snapshot cannot be used: "),
@@ -332,6 +336,13 @@ def test_a_server_that_does_not_wait_is_not_asked_without_end(world: World) -> N
     page = b'{"lastSequence": "0.ff.0", "firstSequence": "0.fe.0", "changes": null}'
     world.server.next["changes"] += [answer(200, page)] * 100
     world.start().turn(20)
+    assert 15 < len(polls(world)) < 25
+
+
+def test_a_server_that_does_not_wait_but_moves_on(world: World) -> None:
+    """Answers that come at once are a second apart too where only the sequence is new."""
+    pages = [f'{{"lastSequence": "0.ff.{at:x}", "firstSequence": "0.fe.0", "changes": null}}' for at in range(1, 100)]
+    world.start_with("changes", 1, *(answer(200, page.encode()) for page in pages)).turn(20)
     assert 15 < len(polls(world)) < 25
 
 
@@ -634,6 +645,7 @@ def test_snapshots_that_are_always_too_old(world: World) -> None:
 FAILURES: list[tuple[Misbehaviour, str]] = [
     (answer(304), "the change server answered 304"),
     (answer(400, b'{"code": "SOMETHING_NEW"}'), "the change server answered 400 (SOMETHING_NEW)"),
+    (answer(500, b'{"code": "SNAPSHOT_TOO_OLD"}'), "the change server answered 500 (SNAPSHOT_TOO_OLD)"),
     (answer(400, b"no"), "the change server answered 400"),
     (answer(400, b'{"code": "a b\\nc"}'), "the change server answered 400"),
     (answer(404), "the change server answered 404"),
@@ -1062,3 +1074,58 @@ def test_a_worker_that_does_not_run(world: World) -> None:
     world.worker = Ended()
     world.start().turn(300)
     assert world.server.asked == []
+
+
+def test_changes_that_cannot_be_stored(world: World, log_events: list[LogEvent]) -> None:
+    """That they were received is no success: they are asked for ever more rarely, and it is told once."""
+    with_a_key(world).start()
+    assert world.listener.registry is not None
+    before = len(polls(world))
+    blocker = sqlite3.connect(world.listener.registry, isolation_level=None)
+    blocker.execute("CREATE TRIGGER full BEFORE INSERT ON developer BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    world.server.update("kms.developer", DEVELOPER, email="new@x")
+    world.turn(60, step=0.1)
+    assert len(polls(world)) - before < 12
+    assert errors_in(log_events) == [f"the registry {world.listener.registry} cannot be used: disk is full"]
+    blocker.execute("DROP TRIGGER full")
+    blocker.close()
+    world.turn(POLL_INTERVAL)
+    assert world.kept() == world.expected()
+
+
+def damage(path: str) -> None:
+    """Make the page of a table unreadable; what else the file holds stays as it is."""
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'developer'").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with open(path, "r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * size)
+
+
+def test_a_file_that_is_damaged(world: World, log_events: list[LogEvent]) -> None:
+    """Though it can still say whose it is: changes that cannot be applied to it call for a new snapshot."""
+    with_a_key(world).start()
+    path = world.listener.registry
+    assert path is not None
+    damage(path)
+    world.server.update("kms.developer", DEVELOPER, email="new@x")
+    world.turn(5)
+    assert world.kept() == world.expected()
+    assert info(world).developer_email == "new@x"
+    assert world.registries() == [os.path.basename(str(world.listener.registry))]
+    assert errors_in(log_events) == [f"the registry {path} cannot be used: database disk image is malformed"]
+
+
+def test_a_file_that_was_damaged_between_runs(world: World) -> None:
+    """The catalog cannot be built of it; so another snapshot is taken, for good."""
+    with_a_key(world).start()
+    world.stop()
+    damage(str(world.directory / world.registries()[0]))
+    world.start().turn(35)
+    assert world.kept() == world.expected()
+    assert info(world).developer == "ada"
+    world.stop()
+    world.start()
+    assert info(world).developer == "ada"

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO, ClassVar
 from urllib.parse import parse_qs
 
 import pytest
 from twisted.logger import LogEvent, LogLevel
 
 from axcollector.core.errors import NoTokenYet
+from axcollector.disk import Disk
 from axcollector.sync.transicator_client import YEAR_SECONDS
+from tests.conftest import LoggedFailures
 from tests.transicator_server import Misbehaviour, answer, half, never
 from tests.transicator_world import World, quick_directory
 
@@ -213,11 +216,36 @@ def test_a_renewal_that_is_refused_at_once(world: World) -> None:
 
 
 def test_a_marker_that_cannot_be_written(world: World, log_events: list[LogEvent]) -> None:
-    """The token is used all the same."""
+    """The token is used all the same, for as long as it is good; the next success is to be noted again."""
     (world.directory / "registered.new").mkdir()
-    world.start()
+    world.start().turn(60, step=0.1)
     assert world.token() == "secret-token-1"
+    assert world.server.tokens_given == 1
     assert world.kept() == world.expected()
-    (world.directory / "registered.new").rmdir()
-    world.turn(1)
     assert world.source.trouble == ""
+    told = [event["reason"] for event in log_events if event["log_level"] == LogLevel.error]
+    assert told == ["Is a directory"]
+    (world.directory / "registered.new").rmdir()
+    world.turn(3600, step=10)
+    assert world.server.tokens_given == 2
+    assert (world.directory / "registered").exists()
+
+
+class BrokenDisk(Disk):
+    """A disk that fails at first as no disk should."""
+
+    problems: ClassVar[list[Exception]] = []
+
+    def open(self, path: str) -> BinaryIO:
+        if path.endswith("registered") and self.problems:
+            raise self.problems.pop()
+        return super().open(path)
+
+
+def test_a_bug_does_not_end_it(world: World, logged_failures: LoggedFailures) -> None:
+    """It is logged as one, and tried again."""
+    world.disk = BrokenDisk()
+    BrokenDisk.problems = [ZeroDivisionError()]
+    world.start().turn(2)
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+    assert world.token() == "secret-token-1"

@@ -9,20 +9,22 @@ shows the new one. So after a crash, at any point, there is a whole file if ther
 their generations tell which is the newer. A name is never used for a second file while something of the first one
 lies there: a live database is neither overwritten nor given the write-ahead log of another.
 
-Files that are not ours, of another cluster or damaged, are left alone.
+Files of others are left alone: those of another cluster, and those too damaged to tell whose they are. One of ours that
+turns out to be damaged is used no more, and is deleted like any other that is replaced.
 """
 
 import contextlib
 import hashlib
 import os
 import re
+import sqlite3
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote
 
 from twisted.logger import Logger
 
-from axcollector.core.errors import RegistryError, SyncFailed
+from axcollector.core.errors import RegistryError
 from axcollector.disk import AppendFile, Disk, ensure_directory
 from axcollector.sync.transicator_protocol import LogSequence, Page
 from axcollector.sync.transicator_registry import Applied, SyncedRegistry, SyncState
@@ -55,7 +57,7 @@ class Found:
 
     Attributes:
         live: The newest whole file of ours, or None.
-        outdated: Other files of ours, to be deleted once the newest is shown.
+        outdated: Other files of ours, older or damaged, to be deleted once the newest is shown.
     """
 
     live: LiveFile | None
@@ -77,6 +79,7 @@ class RegistryFiles:
         self._directory = directory
         self.cluster_id = cluster_id
         self._told: set[str] = set()
+        self._damaged: set[str] = set()
         self.is_given_up = False
 
     def look(self) -> Found:
@@ -94,11 +97,28 @@ class RegistryFiles:
             if base is not None and _NAME.fullmatch(base) and base not in names:
                 self._disk.unlink(self._place(name))
         found = self._all()
-        return Found(found[-1] if found else None, tuple(live.path for live in found[:-1]))
+        live = next((each for each in reversed(found) if each.path not in self._damaged), None)
+        return Found(live, tuple(each.path for each in found if each is not live))
 
-    def is_there(self, live: LiveFile) -> bool:
-        """Whether the file is still there and can be read."""
-        return self._live(live.path) is not None
+    def is_sound(self, live: LiveFile) -> bool:
+        """Whether the file is still there and undamaged; reads all of it.
+
+        Raises:
+            RegistryError: That cannot be told at present, as on a full disk.
+        """
+        if not self._disk.exists(live.path):
+            return False
+        try:
+            with SyncedRegistry.open(live.path) as registry:
+                is_sound = registry.state() is not None and registry.is_sound()
+        except RegistryError as exc:
+            if isinstance(exc.__cause__, sqlite3.OperationalError):
+                raise
+            is_sound = False
+        if not is_sound:
+            self._damaged.add(live.path)
+            self._log.warn("{path} is damaged; the next snapshot replaces it", path=live.path)
+        return is_sound
 
     def begin_download(self) -> AppendFile:
         """A new file for a snapshot."""
@@ -140,6 +160,7 @@ class RegistryFiles:
             raise RegistryError(f"the registry {draft} cannot be used: it is not all in one file")
         self._disk.sync_file(draft)
         path = self._free_path(state.version)
+        self._damaged.discard(path)
         self._disk.rename(draft, path)
         self._disk.sync_directory(self._directory)
         return LiveFile(path, state)
@@ -169,7 +190,7 @@ class RegistryFiles:
         try:
             with SyncedRegistry.open(path) as registry:
                 state = registry.state()
-        except (RegistryError, SyncFailed) as exc:
+        except RegistryError as exc:
             self._tell_of_unusable(path, str(exc))
             return None
         return LiveFile(path, state) if state is not None and state.cluster_id == self.cluster_id else None

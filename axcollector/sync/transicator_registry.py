@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final, Self
 from urllib.parse import quote
 
-from axcollector.core.errors import RegistryError
+from axcollector.core.errors import RegistryError, SyncFailed
 from axcollector.core.tables import COLUMNS, KEYS, SCOPES, Row, short_name
 from axcollector.registry_file import RegistryFile, errors_of
 from axcollector.sync.events import Change, Operation
@@ -74,7 +74,7 @@ class SyncState:
 
     @classmethod
     def from_text(cls, text: str) -> Self:
-        """Read `to_text`; raises `ValueError`, `KeyError` or `TypeError` where it is none."""
+        """Read `to_text`; raises this or that, or `SyncFailed`, where it is none."""
         found = json.loads(text)
         return cls(
             generation=int(found["generation"]),
@@ -182,8 +182,12 @@ class SyncedRegistry(RegistryFile):
         rows = self._ask(f"SELECT state FROM {STATE_TABLE}")  # noqa: S608 - our own
         try:
             return SyncState.from_text(rows[0][0])
-        except (ValueError, KeyError, TypeError, IndexError) as exc:
+        except (ValueError, LookupError, TypeError, AttributeError, SyncFailed) as exc:
             raise RegistryError(f"the registry {self.path} cannot be used: its state is damaged") from exc
+
+    def is_sound(self) -> bool:
+        """Whether SQLite finds all of the file in order; reads all of it."""
+        return bool(self._ask("PRAGMA integrity_check(1)") == [("ok",)])
 
     def write_state(self, state: SyncState) -> None:
         """Note how far it has got; the caller has a transaction open, or wants one for this alone."""

@@ -70,8 +70,8 @@ def fill(draft: SyncedRegistry, download: Download, disk: Disk) -> Filled:
         except (RegistryError, sqlite3.Error) as exc:
             message = f"the snapshot cannot be used: {exc}"
             raise SyncFailed(message) from exc
-    if not filled.version:
-        raise SyncFailed("the snapshot has no version")
+    if not (filled.version.isascii() and filled.version.isprintable() and filled.version):  # it goes into URLs
+        raise SyncFailed("the snapshot has no usable version")
     if flat_name(SCOPES) not in filled.tables:
         message = f"the snapshot has no table {SCOPES}"
         raise SyncFailed(message)

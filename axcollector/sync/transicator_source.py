@@ -166,7 +166,7 @@ class TransicatorSource(Service):
         return 0.0
 
     async def _step(self) -> None:
-        if self._is_doubtful and self._live is not None and not await self._is_there(self._live):
+        if self._is_doubtful and self._live is not None and not await self._is_sound(self._live):
             self._live = None
         self._is_doubtful = False
         if self._live is None:
@@ -197,8 +197,8 @@ class TransicatorSource(Service):
             available.addErrback(lambda f: f.trap(defer.CancelledError) and None)
             available.cancel()
 
-    async def _is_there(self, live: LiveFile) -> bool:
-        return await self._worker.run(self._files.is_there, live)
+    async def _is_sound(self, live: LiveFile) -> bool:
+        return await self._worker.run(self._files.is_sound, live)
 
     async def _show(self, live: LiveFile) -> None:
         """Tell the listener of the file, wait until the catalog shows it, and delete those before it."""
@@ -207,8 +207,8 @@ class TransicatorSource(Service):
         shown = self._listener.snapshot_received(Snapshot(live.version, live.path))
         while not shown.called:
             await self._pause_until(shown, LOST_CHECK_SECONDS)
-            if not shown.called and not await self._is_there(live):
-                message = f"the registry {live.path} has gone"
+            if not shown.called and not await self._is_sound(live):
+                message = f"the registry {live.path} has gone or is damaged"
                 raise RegistryError(message)
         if not await shown:
             raise SyncFailed("the catalog did not take a snapshot")
@@ -258,11 +258,12 @@ class TransicatorSource(Service):
             raise
         page = await self._worker.run(decode_page, body)
         self._limit = CHANGES_A_PAGE
-        self._got_on()
         if page.first > state.sequence:
+            self._got_on()
             self._due = "the change server has forgotten what happened since the last one"
         elif page.last > state.sequence:
             applied = await self._worker.run(self._files.apply, live, page)
+            self._got_on()
             self._live = replace(live, state=applied.state)
             if not applied.state.due:
                 self._fruitless = 0
@@ -270,9 +271,11 @@ class TransicatorSource(Service):
                 changes = ChangeList(applied.changes, self._live.version)
                 self._is_shown = await self._listener.changes_received(changes)
         else:
+            self._got_on()
             self._fruitless = 0
-            if self._clock.seconds() - begun < IDLE_REST_SECONDS:
-                await self._rest.take(IDLE_REST_SECONDS)
+        is_idle = not page.changes or page.last <= state.sequence
+        if is_idle and self._clock.seconds() - begun < IDLE_REST_SECONDS:
+            await self._rest.take(IDLE_REST_SECONDS)
 
     def _is_refresh_due(self) -> bool:
         return self._until_refresh() <= 0

@@ -155,6 +155,9 @@ class TokenKeeper(Service):
                 self._trouble.met(str(exc))
                 taken = self._clock.seconds() - begun
                 rest_seconds = self._pace.failed(taken, self._chance(), getattr(exc, "retry_after", None))
+            except Exception:  # noqa: BLE001 - the edge where a bug is logged, and the loop goes on
+                self._log.failure("fetching a token failed; it is tried again")
+                rest_seconds = self._pace.failed(0.0, self._chance())
             if self.running:
                 with contextlib.suppress(defer.CancelledError):
                     await self._rest.take(rest_seconds)
@@ -171,7 +174,14 @@ class TokenKeeper(Service):
         self._trouble.over()
         self._tell_waiting()
         if not is_registered:
+            await self._note()
+
+    async def _note(self) -> None:
+        """Note that there was a token; one is there all the same where that cannot be noted."""
+        try:
             await self._worker.run(self._registration.note)
+        except OSError as exc:
+            self._log.error("that this instance has had a token cannot be noted: {reason}", reason=exc.strerror)
 
     def _until_renewal(self) -> float:
         if self._token is None:  # it was refused as soon as it was there
