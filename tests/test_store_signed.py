@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 import pytest
 import pytest_twisted
 from treq.testing import RequestTraversalAgent
-from twisted.internet import defer, error
+from twisted.internet import defer, error, protocol
 from twisted.internet.interfaces import IListeningPort, IReactorTime
 from twisted.internet.protocol import Factory
 from twisted.internet.task import Clock, deferLater
@@ -694,15 +694,46 @@ async def test_an_endless_answer_is_cut_off(network: OpenNetwork, source: Path) 
     await net.put(source)
 
 
+class ClosesWhatItKept(protocol.Protocol):
+    """Answers the first question on a connection, and closes it at the next."""
+
+    has_answered = False
+
+    def dataReceived(self, data: bytes) -> None:
+        if self.has_answered:
+            self.transport.loseConnection()
+        else:
+            self.has_answered = True
+            self.transport.write(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+
+
 @pytest_twisted.ensureDeferred
 async def test_a_signer_that_closes_a_kept_connection(network: OpenNetwork, source: Path) -> None:
-    """The question is asked again, on a new connection; only a second failure is an attempt."""
+    """The question is asked again, on a new connection."""
+    net = network()
+    connections: list[protocol.Protocol] = []
+
+    class Closing(Factory):
+        def buildProtocol(self, addr: object) -> protocol.Protocol:
+            connections.append(ClosesWhatItKept())
+            return connections[-1]
+
+    net.store_for(net.listen(Closing()))
+    for count in (1, 2):
+        with pytest.raises(UploadFailed, match="the signer answered 500"):
+            await net.put(source)
+        assert len(connections) == count
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_signer_that_closes_every_connection(network: OpenNetwork, source: Path) -> None:
+    """One that was just made and is closed without an answer is an attempt: the question is asked once."""
     net = network()
     closing = RawServer(b"", then_close=True)
     net.store_for(net.listen(closing))
     with pytest.raises(UploadFailed, match="signer gave no proper answer"):
         await net.put(source)
-    assert closing.accepted == 2
+    assert closing.accepted == 1
 
 
 @pytest_twisted.ensureDeferred

@@ -8,13 +8,16 @@ not use such a connection again, would leave it open for as long as the server d
 
 from collections.abc import Callable
 from typing import Any, BinaryIO, Final
+from weakref import WeakSet
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.task import Cooperator
+from twisted.python.failure import Failure
 from twisted.web.client import FileBodyProducer, HTTPConnectionPool
 from twisted.web.iweb import IResponse
 
+_MARK: Final = "axcollector_new_connection"
 _IDLE_SECONDS: Final = 10
 """Shorter than what servers allow an idle connection, so that hardly one is used that was just closed."""
 
@@ -87,21 +90,38 @@ class Connections(HTTPConnectionPool):
         self.maxPersistentPerHost = kept
         self.cachedConnectionTimeout = _IDLE_SECONDS
         self.retryAutomatically = False
+        self._used: WeakSet[Any] = WeakSet()
 
     def getConnection(self, key: Any, endpoint: Any) -> "defer.Deferred[Any]":  # noqa: ANN401 - as Twisted has it
         """A connection that was kept or is made; see `HTTPConnectionPool`."""
-        return super().getConnection(key, endpoint).addCallback(_Connection)
+        return super().getConnection(key, endpoint).addCallback(self._watched)
+
+    def _watched(self, protocol: Any) -> "_Connection":  # noqa: ANN401 - Twisted's class is private
+        is_new = protocol not in self._used
+        self._used.add(protocol)
+        return _Connection(protocol, is_new=is_new)
 
 
 class _Connection:
     """What the agent asks of a connection."""
 
-    def __init__(self, protocol: Any) -> None:  # noqa: ANN401 - Twisted's class is private
+    def __init__(self, protocol: Any, *, is_new: bool) -> None:  # noqa: ANN401 - Twisted's class is private
         self._protocol = protocol
+        self._is_new = is_new
 
     def request(self, request: Any) -> "defer.Deferred[IResponse]":  # noqa: ANN401 - likewise
         """Send a request."""
         if isinstance(request.bodyProducer, FileBody):
             request.bodyProducer.cut = self._protocol.transport.abortConnection
         answer: defer.Deferred[IResponse] = self._protocol.request(request)
-        return answer
+        return answer.addErrback(_note_new) if self._is_new else answer
+
+
+def _note_new(failure: Failure) -> Failure:
+    failure.value.__dict__[_MARK] = True
+    return failure
+
+
+def was_new(exc: BaseException) -> bool:
+    """Whether the request that failed with this was the first over its connection: no accident, then."""
+    return _MARK in exc.__dict__

@@ -33,7 +33,7 @@ from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from axcollector.core.errors import EndpointUnavailable, FileRefused, TimedOut, UploadFailed
 from axcollector.core.retry import parse_date, parse_retry_after
 from axcollector.disk import Disk
-from axcollector.stores.connections import Connections, FileBody
+from axcollector.stores.connections import Connections, FileBody, was_new
 from axcollector.stores.limits import Limits, Patience
 from axcollector.stores.proxy import ProxiedAgent, Proxy
 from axcollector.stores.receiving import Sink, received
@@ -246,7 +246,7 @@ class Transfer:
             return await request()
         except _WITHOUT_ANSWER as exc:
             # A kept connection may just have been closed at the other end. A file cannot be sent again from here.
-            if body is not None or _is_cancelled(exc):
+            if body is not None or was_new(exc) or _is_cancelled(exc):
                 raise
             return await request()
 
