@@ -15,7 +15,7 @@ from axcollector.core.amendment import tenant_of
 from axcollector.core.catalog import lowest
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import DeveloperInfo, Tenant
-from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, MAPPER, PRODUCTS, SCOPES, short_name
+from axcollector.core.tables import APPS, COLUMNS, COMPANIES, DEVELOPERS, MAPPER, PRODUCTS, SCOPES, is_utf8, short_name
 from axcollector.registry_file import RegistryFile
 
 IDS_A_QUESTION: Final = 16_384
@@ -96,7 +96,7 @@ class Registry(RegistryFile):
         It has a power of two of places for client ids, so that there are few questions, each prepared once.
         """
         found: dict[str, list[DeveloperInfo]] = {client_id: [] for client_id in client_ids}
-        ids = [client_id for client_id in found if client_id and _is_text(client_id)]
+        ids = [client_id for client_id in found if client_id and is_utf8(client_id)]
         for start in range(0, len(ids), IDS_A_QUESTION):
             chunk = ids[start : start + IDS_A_QUESTION]
             places = 1 << (len(chunk) - 1).bit_length()
@@ -224,7 +224,7 @@ class Registry(RegistryFile):
         return count
 
     def _tenant(self, where: str, *arguments: str) -> Tenant | None:
-        if not all(text and _is_text(text) for text in arguments):
+        if not all(text and is_utf8(text) for text in arguments):
             return None
         columns = COLUMNS[SCOPES]
         texts = ", ".join(f"CAST({column} AS text)" for column in columns)
@@ -289,12 +289,3 @@ class Registry(RegistryFile):
         if company_id is not None:
             return self._id_of(APPS, tenant_id, {"name": name, "company_id": company_id}, developer_id=developer_id)
         return self._id_of(APPS, tenant_id, {"name": name, "developer_id": developer_id, "company_id": None})
-
-
-def _is_text(text: str) -> bool:
-    """Whether SQLite can hold it: a lone surrogate is no UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -132,7 +132,7 @@ class RegistryFile(SqliteFile):
 
     def _describe(self, table: str) -> str:
         name = short_name(table)
-        there = {row[1].lower(): _text_of(row[1], row[2]) for row in self._ask(f"PRAGMA table_info({name})")}
+        there = {row[1].lower(): _text_of(row[1], row[2]) for row in self._ask(f"PRAGMA table_xinfo({name})")}
         missing = [column for column in _REQUIRED.get(table, ("tenant_id", "id")) if column not in there]
         if missing and (there or table == SCOPES):
             what = f"its table {name} has no column {missing[0]}" if there else f"it has no table {name}"

@@ -332,6 +332,18 @@ def test_lowest_names_win() -> None:
     assert catalog.developer("t", "k") == NO_DEVELOPER
 
 
+def test_among_equal_names_the_lowest_of_the_rest() -> None:
+    """Which of several apps of one name counts does not depend on the order of rows."""
+    for order in (("d", "e"), ("e", "d")):
+        catalog = whole_catalog()
+        catalog.put(DEVELOPERS, {"tenant_id": "t", "id": "e", "username": "eve", "email": "a@example.com"})
+        for developer in order:
+            app = {"tenant_id": "t", "id": f"a{developer}", "name": "weather", "developer_id": developer}
+            catalog.put(APPS, app)
+            catalog.put(MAPPER, {"tenant_id": "t", "appcred_id": "l", "app_id": app["id"], "apiprdt_id": "p"})
+        assert DeveloperInfo("gold", "weather", "a@example.com", "eve") == catalog.developer("t", "l")
+
+
 def test_refused_tenants_are_told_and_not_found() -> None:
     """A tenant whose directories have no name is told to the caller, and replaces what its scope was before."""
     catalog = whole_catalog()

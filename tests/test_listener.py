@@ -458,3 +458,33 @@ def test_cancelling_forgets_the_waiter_only(tmp_path: Path) -> None:
     shown.cancel()
     worker.step()
     assert {"a"} == shown_by(listener)
+
+
+def test_events_after_the_stop_are_answered(tmp_path: Path) -> None:
+    """What is told to a stopped listener will not be shown, and it says so; started again, it takes events again."""
+    path = registry_of(tmp_path / "r.db", "a")
+    listener = started(SameThread())
+    result_of(listener.stopService())
+    assert not result_of(listener.snapshot_received(Snapshot("1", path)))
+    listener.startService()
+    assert listener.catalog is None
+    assert result_of(listener.snapshot_received(Snapshot("2", path)))
+
+
+def test_too_little_memory_is_tried_again(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """A rebuild for which there is no memory is one like any other that failed: told, and tried again."""
+
+    class Short(SameThread):
+        tries = 0
+
+        def run(self, function: Any, *arguments: object) -> "defer.Deferred[Any]":
+            self.tries += 1
+            return defer.fail(MemoryError()) if self.tries == 1 else super().run(function, *arguments)
+
+    clock = Clock()
+    listener = started(Short(), clock)
+    shown = listener.snapshot_received(Snapshot("1", registry_of(tmp_path / "r.db", "a")))
+    assert ["not enough memory" in str(event["trouble"]) for event in log_events if "trouble" in event] == [True]
+    clock.advance(0.5)
+    assert result_of(shown)
+    assert {"a"} == shown_by(listener)

@@ -384,3 +384,15 @@ def test_a_batch_is_one_question(tmp_path: Path) -> None:
         known = registry.developers("t", [str(number) for number in range(IDS_A_QUESTION + 1)])
         assert len(questions) == before + 2
         assert len(known) == IDS_A_QUESTION + 1
+
+
+def test_generated_columns(tmp_path: Path) -> None:
+    """A foreign column that is computed is a column."""
+    execute(
+        tmp_path / "r.db",
+        "CREATE TABLE data_scope (id text, scope text, org text, env text GENERATED ALWAYS AS ('prod') VIRTUAL);"
+        "CREATE TABLE app_credential_apiproduct_mapper (tenant_id, appcred_id, app_id, apiprdt_id);"
+        "INSERT INTO data_scope (id, scope, org) VALUES ('s', 't', 'acme');",
+    )
+    with Registry.open(str(tmp_path / "r.db")) as registry:
+        assert Tenant("t", "acme", "prod") == registry.tenant_of_scope("s")

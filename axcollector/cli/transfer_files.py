@@ -20,7 +20,8 @@ from axcollector.core.errors import TransferFailed
 STANDARD: Final = "-"
 _SUFFIX: Final = ".gz"
 _BLOCK_BYTES: Final = 1 << 20
-MAX_LINE_BYTES: Final = 1 << 20
+MAX_LINE_BYTES: Final = 1 << 26
+"""A file without line ends is not to fill the memory; no real row is nearly as long."""
 _COMPRESSION_LEVEL: Final = 6
 
 

@@ -22,7 +22,7 @@ import msgspec
 from axcollector.core import layout
 from axcollector.core.errors import BadRow
 from axcollector.core.model import Tenant
-from axcollector.core.tables import COLUMNS, KEYS, SCOPES, Values, short_name
+from axcollector.core.tables import COLUMNS, KEYS, SCOPES, Values, is_utf8, short_name
 
 
 def _struct(table: str, tag: str) -> type[msgspec.Struct]:
@@ -124,21 +124,13 @@ def _row_of(members: dict[str, object]) -> tuple[str, Values]:
             raise BadRow(f"has an unknown column {_shown(column)}; those of {short_name(table)} are {allowed}")
         if value is not None and not isinstance(value, str):
             raise BadRow(f'has {_kind_of(value)} as "{column}"; allowed are texts and null')
-        if value is not None and not _is_text(value):
+        if value is not None and not is_utf8(value):
             raise BadRow(f'has half a character (a lone surrogate) in "{column}"')
         row[column] = value
     values = tuple(row.values())
     if (why := objection(table, values)) is not None:
         raise BadRow(why)
     return table, values
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _kind_of(value: object) -> str:

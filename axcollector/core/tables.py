@@ -34,6 +34,17 @@ Values = tuple[str | None, ...]
 """A row as it is read from a registry: the values of its table's `COLUMNS`, in their order."""
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text can be stored and sent: a lone surrogate is no UTF-8."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def short_name(table: str) -> str:
     """What a table (`kms.app`) is called in registry files and in exports (`app`)."""
     return table.partition(".")[2]

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from axcollector.core.tables import Row
+from axcollector.core.tables import Row, is_utf8
 
 
 class Operation(enum.Enum):
@@ -99,14 +99,6 @@ def _problem_of_row(row: object) -> str | None:
     for column, value in row.items():
         if value is not None and not isinstance(value, str):
             return f"a column {column} that is neither text nor null"
-        if value is not None and not value.isascii() and not _is_utf8(value):
+        if value is not None and not is_utf8(value):
             return f"a column {column} whose text is not UTF-8"
     return None
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate
-        return False
-    return True

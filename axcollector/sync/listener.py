@@ -35,6 +35,9 @@ STEPS_A_TURN = 2000
 TURN_SECONDS = 0.005
 """It gets its turn after so long in any case: a key of many products, and names of many scopes, take longer."""
 
+_REMEMBERED_REFUSALS = 10_000
+"""Of so many refused tenants it is known that somebody has been told; beyond, it is told once more."""
+
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 30.0
 """A snapshot that cannot be read is tried again after the first, then after twice as long, up to the last."""
@@ -69,6 +72,7 @@ class SyncListener(Service):
         self._pause: IDelayedCall | None = None
         self._resume: defer.Deferred[None] | None = None
         self._is_retrying = False
+        self._has_stopped = False
         self._refused: set[tuple[str, str]] = set()
         self._trouble: str | None = None
 
@@ -93,12 +97,14 @@ class SyncListener(Service):
     def startService(self) -> None:
         """Begin to take events."""
         self.running = True
+        self._has_stopped = False
         self._pace.resume()
         self._take()
 
     def stopService(self) -> "defer.Deferred[None]":
         """Take no more events, drop those that wait. Fires when a rebuild under way has given up."""
         self.running = False
+        self._has_stopped = True
         self._pace.give_up()
         dropped, self._queue = self._queue, deque()
         self._wake()
@@ -115,6 +121,8 @@ class SyncListener(Service):
         problem = problem_of(event)
         if problem is not None:
             self._tell_of_ignored(problem)
+            return defer.succeed(result=False)
+        if self._has_stopped:
             return defer.succeed(result=False)
         shown: defer.Deferred[bool] = defer.Deferred()
         self._queue.append((event, shown))
@@ -202,8 +210,8 @@ class SyncListener(Service):
                 built = await self._worker.run(self._build, snapshot.registry, self._pace)
             except (GivenUp, defer.CancelledError):
                 return False
-            except RegistryError as exc:
-                self._tell_of_trouble(str(exc))
+            except (RegistryError, MemoryError) as exc:
+                self._tell_of_trouble(str(exc) or "there is not enough memory")
                 self._is_retrying = True
                 await self._sleep(delay)
                 self._is_retrying = False
@@ -229,12 +237,15 @@ class SyncListener(Service):
         if self._trouble is not None:
             self._trouble = None
             self._log.info("the registry {path} can be read again", path=snapshot.registry)
-        self._log.info(
-            "catalog built from {path}, version {version}: {counts}",
-            path=snapshot.registry,
-            version=snapshot.version,
-            counts="none, without caching" if built.catalog is None else dict(built.catalog.counts()),
-        )
+        if built.catalog is None:
+            self._log.info("{path}, version {version}, is asked", path=snapshot.registry, version=snapshot.version)
+        else:
+            self._log.info(
+                "catalog built from {path}, version {version}: {counts}",
+                path=snapshot.registry,
+                version=snapshot.version,
+                counts=dict(built.catalog.counts()),
+            )
         for tenant in built.refused:
             self._tell_of_refused(tenant)
         if old is not None:
@@ -248,6 +259,8 @@ class SyncListener(Service):
         """One line a tenant, however often it comes."""
         if (tenant.organization, tenant.environment) in self._refused:
             return
+        if len(self._refused) >= _REMEMBERED_REFUSALS:
+            self._refused.clear()
         self._refused.add((tenant.organization, tenant.environment))
         self._log.error(
             "tenant {organization}~{environment} is refused: its name is too long for a directory's",

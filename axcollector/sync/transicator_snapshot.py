@@ -12,16 +12,19 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from itertools import groupby
-from typing import BinaryIO, Final
+from itertools import groupby, islice
+from typing import BinaryIO, Final, TypeVar
 from urllib.parse import quote
 
 from axcollector.core.errors import RegistryError, SyncFailed
 from axcollector.core.tables import COLUMNS, SCOPES
 from axcollector.disk import Disk, read_slices
+from axcollector.sync.rebuilding import ROWS_A_PIECE, Pace
 from axcollector.sync.transicator_json import JsonSnapshot
 from axcollector.sync.transicator_protocol import flat_name
 from axcollector.sync.transicator_registry import SyncedRegistry
+
+T = TypeVar("T")
 
 _SQLITE: Final = b"SQLite format 3\0"
 _ETAG: Final = re.compile(r'(?:W/)?"?([0-9A-Za-z+/=_-]+)"?')
@@ -80,10 +83,18 @@ def fill(draft: SyncedRegistry, download: Download, disk: Disk) -> Filled:
 
 def _from_json(draft: SyncedRegistry, file: BinaryIO) -> Filled:
     snapshot = JsonSnapshot(file)
-    for table, rows in groupby(snapshot.rows(), key=lambda each: each[0]):
+    for table, rows in groupby(_gently(snapshot.rows()), key=lambda each: each[0]):
         if table in COLUMNS:
             draft.put_rows(table, (row for _, row in rows))
     return Filled(snapshot.version or "", frozenset(map(flat_name, snapshot.tables)))
+
+
+def _gently(rows: Iterator[T]) -> Iterator[T]:
+    """The same rows, with rests in which others have the interpreter."""
+    pace = Pace()
+    while piece := list(islice(rows, ROWS_A_PIECE)):
+        yield from piece
+        pace.rest()
 
 
 def _from_sqlite(draft: SyncedRegistry, download: Download, file: BinaryIO) -> Filled:

@@ -32,17 +32,16 @@ from axcollector.sync.listener import SyncListener
 from axcollector.sync.transicator_client import TransicatorClient
 from axcollector.sync.transicator_files import LiveFile, RegistryFiles
 from axcollector.sync.transicator_protocol import decode_page, is_selector
-from axcollector.sync.transicator_snapshots import SnapshotTaker
+from axcollector.sync.transicator_snapshots import CHANGES_A_PAGE, SnapshotTaker
 from axcollector.sync.transicator_token import TokenKeeper
 from axcollector.sync.transicator_trouble import Trouble
 
 BLOCK_SECONDS: Final = 45
 """How long the change server is to wait for a change."""
-CHANGES_A_PAGE: Final = 1000
 IDLE_REST_SECONDS: Final = 1.0
 """A server that does not wait although there is nothing new is not asked more often."""
 LOST_CHECK_SECONDS: Final = 30.0
-"""How often it is looked whether a file that the catalog does not show yet is still there."""
+"""How often, at the least, it is looked whether a file that the catalog does not show yet is there and sound."""
 TOKEN_CHECK_SECONDS: Final = 60.0
 
 
@@ -205,11 +204,12 @@ class TransicatorSource(Service):
         self._is_shown = False
         self._sent_at = self._clock.seconds()
         shown = self._listener.snapshot_received(Snapshot(live.version, live.path))
+        pause = IDLE_REST_SECONDS
         while not shown.called:
-            await self._pause_until(shown, LOST_CHECK_SECONDS)
+            await self._pause_until(shown, pause)
+            pause = min(2 * pause, LOST_CHECK_SECONDS)
             if not shown.called and not await self._is_sound(live):
-                message = f"the registry {live.path} has gone or is damaged"
-                raise RegistryError(message)
+                raise RegistryError(f"the registry {live.path} has gone or is damaged")
         if not await shown:
             raise SyncFailed("the catalog did not take a snapshot")
         self._is_shown = True
