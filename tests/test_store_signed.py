@@ -685,6 +685,18 @@ async def test_a_broken_answer_is_an_attempt(network: OpenNetwork, source: Path,
         await net.put(source)
 
 
+@pytest.mark.parametrize("text", [b"%b", b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n"])
+@pytest_twisted.ensureDeferred
+async def test_a_broken_answer_is_not_quoted(network: OpenNetwork, source: Path, text: bytes) -> None:
+    """A server that sends back what it gets brings no signed URL into a log."""
+    net = network()
+    echo = b"PUT /objects/x?X-Amz-Signature=hush HTTP/1.1\r\n\r\n"
+    net.server.store_base = net.listen(RawServer(text % echo, then_close=True, after_bytes=90_000))
+    with pytest.raises(UploadFailed, match="gave no proper answer") as caught:
+        await net.put(source)
+    assert "hush" not in str(caught.value)
+
+
 @pytest_twisted.ensureDeferred
 async def test_an_endless_answer_is_cut_off(network: OpenNetwork, source: Path) -> None:
     """The status counts; the connection is given up."""

@@ -56,6 +56,8 @@ _ALL = (
     *(error.ConnectionClosed, SchemeNotSupported, OSError),
 )
 """What a request can fail with."""
+_QUOTING_NOTHING = (*_UNREACHABLE, error.ConnectionClosed, SchemeNotSupported, OSError)
+"""What speaks of the connection or of our file, and never of what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +284,8 @@ def _is_cancelled(exc: BaseException) -> bool:
 
 
 def _in_words(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
+    """What it says, unless it may quote what came, which may be what we sent: a server can send our URL back."""
+    return (str(exc) if isinstance(exc, _QUOTING_NOTHING) else "") or type(exc).__name__.lstrip("_")
 
 
 def _header(headers: Headers, name: str) -> str:
