@@ -698,6 +698,39 @@ async def test_a_broken_answer_is_not_quoted(network: OpenNetwork, source: Path,
 
 
 @pytest_twisted.ensureDeferred
+async def test_cookies_do_not_matter(network: OpenNetwork, source: Path) -> None:
+    """Not even those that are no ASCII."""
+    net = network()
+    text = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Domain=\xff\r\nContent-Length: 0\r\n\r\n"
+    net.server.store_base = net.listen(RawServer(text, after_bytes=90_000))
+    await net.put(source)
+
+
+@pytest_twisted.ensureDeferred
+async def test_addresses_of_ipv6(network: OpenNetwork, source: Path, reactor: Any) -> None:
+    """As the signer's, and as the store's."""
+    net = network()
+    net.ports.append(reactor.listenTCP(0, net.server.site(), interface="::1"))
+    store = net.store_for(f"http://[::1]:{net.ports[-1].getHost().port}")
+    await net.put(source)
+    assert content(source) in net.server.objects.values()
+    assert store.authorities(TENANT)[2].startswith("store ::1")
+
+
+@pytest.mark.parametrize("host", ["a_b", "my--bucket.test", "-a", "xn--a.test"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_hosts_that_cannot_be_asked(network: OpenNetwork, source: Path, scheme: str, host: str) -> None:
+    """No domain name system has such a name: it cannot be reached, like one that is not known."""
+    net = network()
+    net.server.store_base = f"{scheme}://{host}"
+    with pytest.raises(
+        EndpointUnavailable, match=f"^store {host} cannot be reached: its URL or host name is not valid"
+    ):
+        await net.put(source)
+
+
+@pytest_twisted.ensureDeferred
 async def test_an_endless_answer_is_cut_off(network: OpenNetwork, source: Path) -> None:
     """The status counts; the connection is given up."""
     net = network()

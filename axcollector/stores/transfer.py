@@ -14,13 +14,10 @@ cause.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import BinaryIO, Final, Self
 
 from OpenSSL import SSL
 from service_identity import VerificationError
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
@@ -33,6 +30,7 @@ from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from axcollector.core.errors import EndpointUnavailable, FileRefused, TimedOut, UploadFailed
 from axcollector.core.retry import parse_date, parse_retry_after
 from axcollector.disk import Disk
+from axcollector.stores.client import PlainClient
 from axcollector.stores.connections import Connections, FileBody
 from axcollector.stores.limits import Limits, Patience
 from axcollector.stores.proxy import ProxiedAgent, Proxy
@@ -130,8 +128,7 @@ class Transfer:
         self._disk = disk
         self._idle_seconds = idle_seconds
         self._pool = pool
-        no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
-        self._client = HTTPClient(agent, no_cookies)
+        self._client = PlainClient(clock, agent)
         self._cooperator = Cooperator(scheduler=lambda work: clock.callLater(0, work))
 
     @classmethod
@@ -232,20 +229,13 @@ class Transfer:
 
     async def _send(self, question: Question, body: FileBody | None) -> IResponse:
         def request() -> "defer.Deferred[IResponse]":
-            # The clock is named only lest treq should look for the global reactor.
-            clock = cast("Any", self._clock)
-            return self._client.request(  # type: ignore[return-value]
-                question.method,
-                question.url,
-                headers=question.headers,
-                data=body,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=clock,
-            )
+            return self._client.request(question.method, question.url, question.headers, body)
 
         try:
             return await request()
+        except ValueError:  # it may hold the URL
+            message = f"{question.authority} cannot be reached: its URL or host name is not valid"
+            raise EndpointUnavailable(question.authority, message) from None
         except _WITHOUT_ANSWER as exc:
             # A kept connection may just have been closed at the other end. A file cannot be sent again from here.
             if body is not None or _is_cancelled(exc):
