@@ -592,6 +592,15 @@ async def test_files_are_delivered_over_one_connection(network: OpenNetwork, sou
 
 
 @pytest_twisted.ensureDeferred
+async def test_connections_are_not_told(network: OpenNetwork, source: Path, log_events: list[LogEvent]) -> None:
+    """Twisted would log each, twice, at the level of what an operator reads."""
+    net = network()
+    await net.put(source)
+    await net.close()
+    assert [event for event in log_events if "ClientFactory" in str(event.get("log_namespace"))] == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_many_at_once(network: OpenNetwork, source: Path) -> None:
     """More than connections are kept."""
     net = network()

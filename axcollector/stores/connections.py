@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final
 from twisted.internet import defer
 from twisted.internet.interfaces import IConsumer, IReactorTime
 from twisted.internet.task import Cooperator
-from twisted.web.client import FileBodyProducer, HTTPConnectionPool
+from twisted.web.client import FileBodyProducer, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.iweb import IResponse
 
 _IDLE_SECONDS: Final = 10
@@ -78,8 +78,14 @@ class _Watched:
         return data
 
 
+class _Quiet(_HTTP11ClientFactory):
+    noisy = False
+
+
 class Connections(HTTPConnectionPool):
-    """Connections that are kept, and that let a `FileBody` cut them."""
+    """Connections that are kept, that let a `FileBody` cut them, and whose comings and goings fill no log."""
+
+    _factory = _Quiet
 
     def __init__(self, reactor: IReactorTime, kept: int) -> None:
         """Keep up to `kept` connections to each host."""
