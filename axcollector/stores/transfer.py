@@ -259,14 +259,14 @@ def _reasons(exc: BaseException) -> Iterator[BaseException]:
 def _mapped(authority: str, exc: BaseException, expired: str) -> Exception:
     """What an exception means to whoever uploads; one that comes of cancelling is just that."""
     if expired:
-        return TimedOut(f"{authority}: {expired}")
+        return TimedOut(f"{authority}: {expired}", authority)
     if _is_cancelled(exc):
         return defer.CancelledError()
     reasons = list(_reasons(exc))
     for reason in reasons:
         if isinstance(reason, _UNREACHABLE):
             return EndpointUnavailable(authority, f"{authority} cannot be reached: {_in_words(reason)}")
-    return UploadFailed(f"{authority} gave no proper answer: {_in_words(reasons[-1])}")
+    return UploadFailed(f"{authority} gave no proper answer: {_in_words(reasons[-1])}", authority)
 
 
 def _is_cancelled(exc: BaseException) -> bool:
