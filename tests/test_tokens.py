@@ -295,6 +295,11 @@ def test_before_the_first_look_is_done(path: str) -> None:
     clock.advance(STALE_SECONDS)
     with pytest.raises(Unavailable):
         watch.find("anything")
+    clock.advance(0.1)
+    thread.step()  # it has been under way for two seconds: what was changed meanwhile may be missing
+    with pytest.raises(Unavailable):
+        watch.find("anything")
+    clock.advance(WATCH_SECONDS)
     stopped = watch.stopService()
     thread.step()
     assert not stopped.called
