@@ -740,6 +740,16 @@ async def test_hosts_that_cannot_be_asked(network: OpenNetwork, source: Path, sc
         await net.put(source)
 
 
+@pytest.mark.parametrize("text", [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, b"HTTP/1.1 102 Wait\r\n\r\n" * 5_000])
+@pytest_twisted.ensureDeferred
+async def test_an_endless_head_is_cut_off(network: OpenNetwork, source: Path, text: bytes) -> None:
+    """It is kept in memory, so there is a limit to it, as to a body."""
+    net = network()
+    net.server.store_base = net.listen(RawServer(text, after_bytes=90_000))
+    with pytest.raises(UploadFailed, match="gave no proper answer"):
+        await net.put(source)
+
+
 @pytest_twisted.ensureDeferred
 async def test_an_endless_answer_is_cut_off(network: OpenNetwork, source: Path) -> None:
     """The status counts; the connection is given up."""

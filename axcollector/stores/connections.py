@@ -7,16 +7,20 @@ not use such a connection again, would leave it open for as long as the server d
 """
 
 from collections.abc import Callable
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IConsumer, IReactorTime
+from twisted.internet.interfaces import IConsumer, IReactorTime, ITCPTransport
 from twisted.internet.task import Cooperator
+from twisted.web._newclient import BODY, HTTP11ClientProtocol
 from twisted.web.client import FileBodyProducer, HTTPConnectionPool, _HTTP11ClientFactory
 from twisted.web.iweb import IResponse
 
 _IDLE_SECONDS: Final = 10
 """Shorter than what servers allow an idle connection, so that hardly one is used that was just closed."""
+
+MAX_HEAD_BYTES: Final = 1 << 16
+"""No answer's head is longer."""
 
 _PIECE_BYTES: Final = 1 << 18
 """What is read at once: a transport asks for more when it has sent all; with Twisted's 64 KiB that is at half the speed
@@ -78,8 +82,25 @@ class _Watched:
         return data
 
 
+class _Bounded(HTTP11ClientProtocol):
+    """Cut when what comes before a body, interim answers included, is too long: Twisted would keep all of it."""
+
+    _head_bytes = 0
+
+    def dataReceived(self, data: bytes) -> None:
+        """Take what has come."""
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        is_head = self._parser is not None and self._parser.state != BODY
+        self._head_bytes = self._head_bytes + len(data) if is_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES:
+            cast("ITCPTransport", self.transport).abortConnection()
+
+
 class _Quiet(_HTTP11ClientFactory):
     noisy = False
+
+    def buildProtocol(self, addr: object) -> HTTP11ClientProtocol:  # noqa: ARG002 - as Twisted has it
+        return _Bounded(self._quiescentCallback)  # type: ignore[no-untyped-call]
 
 
 class Connections(HTTPConnectionPool):
