@@ -2,8 +2,8 @@
 
 Asking SQLite about every request would cost each of them a turn in a thread, and a flood of made-up tokens would queue
 up there; so a token is looked up in memory. Every half second a thread asks the file whether somebody has committed
-something (`PRAGMA data_version`, which works across processes) or whether another file lies there, and reads it again
-if so. A revoked token is therefore good for half a second more, and a little.
+something (`PRAGMA data_version`, which works across processes), or whether another file lies there or was copied over
+it, and reads it again if so. A revoked token is therefore good for half a second more, and a little.
 
 That a revocation is seen within two seconds holds without exception: while the file has not been looked at for so long,
 for whatever reason, nobody is told yes or no.
@@ -119,7 +119,7 @@ class _WatchedFile:
         self._path = path
         self._kind = kind
         self._file: TokenFile | None = None
-        self._identity: tuple[int, int] | None = None
+        self._identity: tuple[int, ...] | None = None
         self._version: int | None = None
 
     def look(self) -> TokenBook | None:
@@ -137,7 +137,7 @@ class _WatchedFile:
     def _look(self) -> TokenBook | None:
         with errors_of(self._path):
             facts = os.stat(self._path)
-        identity = facts.st_dev, facts.st_ino
+        identity = facts.st_dev, facts.st_ino, facts.st_mtime_ns, facts.st_size
         if self._file is None or identity != self._identity:
             self.close()
             self._file = TokenFile.open(self._path, self._kind, _BUSY_TIMEOUT_SECONDS)

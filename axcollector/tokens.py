@@ -189,10 +189,13 @@ class TokenFile(SqliteFile):
         for token_id, name in self._ask("SELECT token, name FROM token_name"):
             names.setdefault(token_id, set()).add(name)
         question = "SELECT digest, id, label, created, expires FROM token WHERE kind = ?"
-        return {
-            bytes(digest): Token(token_id, frozenset(names.get(token_id, ())), label, created, expires)
-            for digest, token_id, label, created, expires in self._ask(question, self._kind.value)
-        }
+        found = {}
+        for digest, token_id, label, created, expires in self._ask(question, self._kind.value):
+            # SQLite keeps whatever some other program has written into a column.
+            if not (isinstance(digest, bytes) and isinstance(created, int) and isinstance(expires, int | None)):
+                raise TokensError(f"{self.path} cannot be used: what it holds of token {token_id} is none of ours")
+            found[digest] = Token(token_id, frozenset(names.get(token_id, ())), label, created, expires)
+        return found
 
     def _errors(self) -> AbstractContextManager[None]:
         return errors_of(self.path)

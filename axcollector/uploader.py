@@ -204,6 +204,8 @@ class Uploader(Service):
             self._answered(file, authorities, before=exc.authority)
             self._pause(file, exc)
         except UploadFailed as exc:
+            if exc.authority is not None:
+                self._answered(file, authorities, before=exc.authority)
             await self._failed(file, str(exc))
         except defer.CancelledError:
             self._schedule.postpone(file)

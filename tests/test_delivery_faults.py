@@ -300,3 +300,18 @@ async def test_a_refused_tenant(delivery: OpenDelivery) -> None:
     each.server.resource.children[b"analytics"].render = refuse_one
     status = await each.start(None).until_paused("signs nothing for this tenant")
     assert [pause.authority for pause in status.paused] == ["signer: bad~test"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_signer_that_is_back_waits_for_no_store(delivery: OpenDelivery) -> None:
+    """The file that probes the signer meets a store that never answers: that is over with its own time limit."""
+    place = delivery(timeout_seconds=1.0)
+    for number in range(2):
+        tenant = f"bad{number}~test"
+        place.server.store_of[tenant] = place.listen(RawServer(b""))
+        place.stage(f"{tenant}~{stamp(START - 60)}", 10)
+    place.server.next_signs.extend([answer(503, Retry_After="1")] * 4)
+    place.start(RawServer(b""))
+    status = await place.good_ones()
+    assert status.counts.failed_tries == 1
+    assert status.paused == ()

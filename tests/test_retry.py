@@ -54,6 +54,14 @@ def test_dates() -> None:
     assert parse_date("yesterday") is None
 
 
+def test_a_clock_that_was_set_back_prolongs_no_pause() -> None:
+    """Who would be paused for longer than any pause lasts is not."""
+    pauses = Pauses()
+    pauses.failed("one", "host", "503", 60.0, NOW, 0.0)
+    assert not pauses.let_through(["host"], NOW - 200)
+    assert pauses.let_through(["host"], NOW - 86_400)
+
+
 def test_nobody_is_paused_at_first() -> None:
     """Uploads are let through, and leave nothing behind."""
     pauses = Pauses()

@@ -120,12 +120,13 @@ def test_expiry_is_what_stores_take(asked: int, given_seconds: str) -> None:
         (S3Signer("bucket"), "https://bucket.s3.us-east-1.amazonaws.com/k"),
         (S3Signer("bucket", "a/b", "eu-west-1"), "https://bucket.s3.eu-west-1.amazonaws.com/a/b/k"),
         (S3Signer("my.bucket", "", "eu-west-1"), "https://s3.eu-west-1.amazonaws.com/my.bucket/k"),
+        (S3Signer("my--bucket", "", "eu-west-1"), "https://s3.eu-west-1.amazonaws.com/my--bucket/k"),
         (S3Signer("bucket", "", "cn-north-1"), "https://bucket.s3.cn-north-1.amazonaws.com.cn/k"),
         (S3Signer("bucket", "/a/", "auto", "https://x.test:444/y/"), "https://x.test:444/y/bucket/a/k"),
     ],
 )
 def test_addresses(signer: S3Signer, expected: str) -> None:
-    """On AWS the bucket is in the host's name, unless it has dots; elsewhere it is in the path."""
+    """On AWS the bucket is in the host's name, unless that would be no name; elsewhere it is in the path."""
     assert expected == signer.url_of("k")
     assert urlsplit(expected).netloc == signer.host
     assert signer.is_secure

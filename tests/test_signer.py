@@ -167,6 +167,20 @@ def test_a_url_is_good_for_one_object(stand: Stand) -> None:
     assert stand.put(url, x_amz_acl="public-read") == "AccessDenied"
 
 
+def test_a_token_that_is_revoked_meanwhile(stand: Stand) -> None:
+    """Looking up credentials may take many seconds, and a revocation counts after two."""
+    found: defer.Deferred[Credentials] = defer.Deferred()
+    stand.credentials = lambda: found
+    connection = Connection(stand.site)
+    query = urlencode({"tenant": "acme~prod", "relative_file_path": PATH})
+    connection.send(request("GET", f"/analytics?{query}", headers=(("Authorization", f"Bearer {ACME}"),)))
+    stand.tokens.book = TokenBook({})
+    found.callback(Credentials("AKIDEXAMPLE", "open sesame"))
+    (answer,) = connection.answers()
+    assert answer.status == 401
+    connection.hang_up()
+
+
 def test_answers_are_not_kept(stand: Stand) -> None:
     """No cache on the way may give a URL to anybody else."""
     assert stand.ask().headers["cache-control"] == "no-store"

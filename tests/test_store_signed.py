@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Self
@@ -592,6 +593,15 @@ async def test_files_are_delivered_over_one_connection(network: OpenNetwork, sou
 
 
 @pytest_twisted.ensureDeferred
+async def test_connections_are_not_told(network: OpenNetwork, source: Path, log_events: list[LogEvent]) -> None:
+    """Twisted would log each, twice, at the level of what an operator reads."""
+    net = network()
+    await net.put(source)
+    await net.close()
+    assert [event for event in log_events if "ClientFactory" in str(event.get("log_namespace"))] == []
+
+
+@pytest_twisted.ensureDeferred
 async def test_many_at_once(network: OpenNetwork, source: Path) -> None:
     """More than connections are kept."""
     net = network()
@@ -685,6 +695,61 @@ async def test_a_broken_answer_is_an_attempt(network: OpenNetwork, source: Path,
         await net.put(source)
 
 
+@pytest.mark.parametrize("text", [b"%b", b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n"])
+@pytest_twisted.ensureDeferred
+async def test_a_broken_answer_is_not_quoted(network: OpenNetwork, source: Path, text: bytes) -> None:
+    """A server that sends back what it gets brings no signed URL into a log."""
+    net = network()
+    echo = b"PUT /objects/x?X-Amz-Signature=hush HTTP/1.1\r\n\r\n"
+    net.server.store_base = net.listen(RawServer(text % echo, then_close=True, after_bytes=90_000))
+    with pytest.raises(UploadFailed, match="gave no proper answer") as caught:
+        await net.put(source)
+    assert "hush" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest_twisted.ensureDeferred
+async def test_cookies_do_not_matter(network: OpenNetwork, source: Path) -> None:
+    """Not even those that are no ASCII."""
+    net = network()
+    text = b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b; Domain=\xff\r\nContent-Length: 0\r\n\r\n"
+    net.server.store_base = net.listen(RawServer(text, after_bytes=90_000))
+    await net.put(source)
+
+
+@pytest_twisted.ensureDeferred
+async def test_addresses_of_ipv6(network: OpenNetwork, source: Path, reactor: Any) -> None:
+    """As the signer's, and as the store's."""
+    net = network()
+    net.ports.append(reactor.listenTCP(0, net.server.site(), interface="::1"))
+    store = net.store_for(f"http://[::1]:{net.ports[-1].getHost().port}")
+    await net.put(source)
+    assert content(source) in net.server.objects.values()
+    assert store.authorities(TENANT)[2].startswith("store ::1")
+
+
+@pytest.mark.parametrize("host", ["a_b", "my--bucket.test", "-a", "xn--a.test"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest_twisted.ensureDeferred
+async def test_hosts_that_cannot_be_asked(network: OpenNetwork, source: Path, scheme: str, host: str) -> None:
+    """No domain name system has such a name: it cannot be reached, like one that is not known."""
+    net = network()
+    net.server.store_base = f"{scheme}://{host}"
+    with pytest.raises(
+        EndpointUnavailable, match=f"^store {host} cannot be reached: its URL or host name is not valid"
+    ):
+        await net.put(source)
+
+
+@pytest.mark.parametrize("text", [b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, b"HTTP/1.1 102 Wait\r\n\r\n" * 5_000])
+@pytest_twisted.ensureDeferred
+async def test_an_endless_head_is_cut_off(network: OpenNetwork, source: Path, text: bytes) -> None:
+    """It is kept in memory, so there is a limit to it, as to a body."""
+    net = network()
+    net.server.store_base = net.listen(RawServer(text, after_bytes=90_000))
+    with pytest.raises(UploadFailed, match="gave no proper answer"):
+        await net.put(source)
+
+
 @pytest_twisted.ensureDeferred
 async def test_an_endless_answer_is_cut_off(network: OpenNetwork, source: Path) -> None:
     """The status counts; the connection is given up."""
@@ -692,6 +757,20 @@ async def test_an_endless_answer_is_cut_off(network: OpenNetwork, source: Path) 
     text = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 200_000
     net.server.store_base = net.listen(RawServer(text, after_bytes=90_000))
     await net.put(source)
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_store_that_closes_instead_of_tls(network: OpenNetwork, source: Path) -> None:
+    """One that takes connections and drops them before TLS is established cannot be reached: a pause, no attempt."""
+    net = network()
+
+    class Dropping(protocol.Protocol):
+        def dataReceived(self, data: bytes) -> None:
+            self.transport.loseConnection()
+
+    net.server.store_base = net.listen(Factory.forProtocol(Dropping)).replace("http:", "https:")
+    with pytest.raises(EndpointUnavailable, match="cannot be reached: it closed before TLS was established"):
+        await net.put(source)
 
 
 class ClosesWhatItKept(protocol.Protocol):

@@ -1,7 +1,9 @@
 """The file of tokens, and the copy of it that tokens are looked up in."""
 
+import contextlib
 import hashlib
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -228,6 +230,31 @@ def test_another_file_in_its_place(path: str) -> None:
         assert (watched.watch.find(old), watched.watch.find(new)) == (None, token)
 
 
+def test_a_file_that_is_copied_over(path: str) -> None:
+    """As people restore files: the tokens of the copy count, though it is the same file to the system."""
+    _, old = add(path, "acme~prod")
+    token, new = add(path + ".new", "acme~prod")
+    with Watched(path) as watched:
+        shutil.copy(path + ".new", path)
+        os.utime(path, ns=(0, 0))
+        watched.look()
+        assert (watched.watch.find(old), watched.watch.find(new)) == (None, token)
+
+
+@pytest.mark.parametrize("change", ["expires = 'soon'", "digest = 5", "digest = 'x'", "created = 'x'"])
+def test_columns_of_another_type(path: str, change: str) -> None:
+    """SQLite lets other programs write them: the file cannot be used, which is not a token's fault."""
+    _, secret = add(path, "acme~prod")
+    with Watched(path) as watched:
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(f"UPDATE token SET {change}")
+        for _ in range(6):
+            watched.look()
+        with pytest.raises(Unavailable):
+            watched.watch.find(secret)
+        assert "is none of ours" in str(watched.watch.problem())
+
+
 def test_a_file_that_cannot_be_read_any_more(path: str, log_events: list[LogEvent]) -> None:
     """For a while the copy is used; before a revocation could be missed for two seconds nobody is told yes or no."""
     token, secret = add(path, "acme~prod")
@@ -268,6 +295,11 @@ def test_before_the_first_look_is_done(path: str) -> None:
     clock.advance(STALE_SECONDS)
     with pytest.raises(Unavailable):
         watch.find("anything")
+    clock.advance(0.1)
+    thread.step()  # it has been under way for two seconds: what was changed meanwhile may be missing
+    with pytest.raises(Unavailable):
+        watch.find("anything")
+    clock.advance(WATCH_SECONDS)
     stopped = watch.stopService()
     thread.step()
     assert not stopped.called

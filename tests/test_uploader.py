@@ -472,6 +472,57 @@ def test_a_probe_without_an_outcome_is_followed_by_another(place: Place) -> None
     assert place.uploader.status().paused == ()
 
 
+def test_a_probe_that_says_nothing_is_followed_by_the_next(place: Place) -> None:
+    """At once, and by another tenant's file: nobody waits for a sweep because one file is bad."""
+    place.stage("a~test", "a")
+    place.stage("b~test", "b", after=60)
+    place.store.up = False
+    place.uploader.startService()
+    place.store.up = True
+    place.store.refuse = lambda tenant, key: UploadFailed("bad") if tenant == "a~test" else None
+    place.store.is_slow = True
+    place.clock.advance(5)
+    assert [tenant for tenant, _ in place.store.waiting] == ["a~test"]
+    place.store.step()
+    assert [tenant for tenant, _ in place.store.waiting] == ["b~test"]
+
+
+def test_who_was_asked_before_is_free(place: Place) -> None:
+    """The signer has answered where a store asks for a pause: whoever needs another store need not wait."""
+
+    class TwoStores(MemoryStore):
+        def authorities(self, tenant: str) -> tuple[str, ...]:
+            return ("signer", f"store {tenant}")
+
+    place.store = TwoStores()
+    place.make()
+    place.stage("a~test", "a")
+    place.stage("b~test", "b", after=60)
+    place.store.refuse = refuse_all(EndpointUnavailable("signer", "503", 1))
+    place.uploader.startService()
+    assert [pause.authority for pause in place.uploader.status().paused] == ["signer"]
+    unavailable = EndpointUnavailable("store a~test", "503", 60)
+    place.store.refuse = lambda tenant, key: unavailable if tenant == "a~test" else None
+    place.store.is_slow = True
+    place.clock.advance(5)
+    assert [tenant for tenant, _ in place.store.waiting] == ["a~test"]
+    place.store.step()
+    assert [pause.authority for pause in place.uploader.status().paused] == ["store a~test"]
+    assert [tenant for tenant, _ in place.store.waiting] == ["b~test"]
+
+
+def test_attempts_end_with_the_bucket(place: Place, log_events: list[LogEvent]) -> None:
+    """One that is delivered and comes again, with a further file, begins with no attempts."""
+    for _ in range(2):
+        place.stage("acme~test", "a")
+        place.store.refuse = refuse_all(UploadFailed("bad"))
+        place.clock.advance(5) if place.uploader.running else place.uploader.startService()
+        place.store.refuse = lambda tenant, key: None
+        place.clock.advance(5)
+        assert place.left() == []
+    assert [event["attempt"] for event in log_events if event["log_level"] == LogLevel.warn] == [1, 1]
+
+
 def test_a_refused_tenant_stops_nobody_else(place: Place) -> None:
     """Only that tenant's files wait."""
 

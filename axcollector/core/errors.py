@@ -196,7 +196,15 @@ class TokensError(AxcollectorError):
 
 
 class UploadFailed(AxcollectorError):
-    """A file could not be delivered this time; counts as an attempt of its bucket."""
+    """A file could not be delivered this time; counts as an attempt of its bucket.
+
+    Attributes:
+        authority: Whose part of the upload failed, those asked before having done theirs; None: it is not known.
+    """
+
+    def __init__(self, reason: str, authority: str | None = None) -> None:
+        super().__init__(reason)
+        self.authority = authority
 
 
 class FileRefused(UploadFailed):
@@ -215,9 +223,10 @@ class Paused(UploadFailed):
         retry_after: Seconds it asked for, or None where it said nothing.
     """
 
+    authority: str
+
     def __init__(self, authority: str, reason: str, retry_after: float | None = None) -> None:
-        super().__init__(reason)
-        self.authority = authority
+        super().__init__(reason, authority)
         self.retry_after = retry_after
 
 

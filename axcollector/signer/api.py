@@ -92,6 +92,7 @@ class SignerAPI:
             self._log.info("token {id} is not good for tenant {tenant}", id=token.id, tenant=asked.tenant)
             raise Rejected("FORBIDDEN", "The token is not good for this tenant")
         url = await self._presigner.presign(asked)
+        self._token_of(request)  # credentials may have taken a while, in which it may have been revoked
         self._log.debug("signed {key} for token {id}", key=asked.key, id=token.id)
         request.setHeader(b"Cache-Control", b"no-store")
         return answers.give(request, 200, msgspec.json.encode({"url": url}))

@@ -5,7 +5,7 @@ does the arithmetic and no more; it is neither asked for the time nor for an add
 
 *Addresses.* With an `endpoint_url` (MinIO, Ceph, R2, Google's interoperability endpoint) the bucket is the first part
 of the path. On AWS it is part of the host's name, `{bucket}.s3.{region}.amazonaws.com`, unless its name has dots, which
-AWS's certificate does not cover.
+AWS's certificate does not cover, or `--` where only names in other scripts may have it, which Twisted refuses.
 
 *Keys* are encoded as the signature wants them, everything but letters, digits, `-._~` and `/`, so that whoever checks
 sees the same octets, whether it looks at the path as it came or encodes it anew.
@@ -152,7 +152,7 @@ def _base(bucket: str, region: str, endpoint_url: str | None) -> str:
         parts = urlsplit(endpoint_url)  # the Host header is what was signed, to the letter
         return f"{parts.scheme}://{parts.netloc.lower()}{parts.path.rstrip('/')}/{bucket}"
     suffix = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    if "." in bucket:
+    if "." in bucket or bucket[2:4] == "--":
         return f"https://s3.{region}.{suffix}/{bucket}"
     return f"https://{bucket}.s3.{region}.{suffix}"
 

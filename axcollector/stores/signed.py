@@ -123,10 +123,10 @@ class SignedStore:
             store, answer = await self._put_once(tenant, key, path)
         if answer.status not in _STORED:
             message = f"{store} answered {answer.status}"
-            raise (FileRefused if answer.status in _TOO_LARGE else UploadFailed)(message)
+            raise (FileRefused if answer.status in _TOO_LARGE else UploadFailed)(message, store)
         if not answer.is_in_time:
             message = f"{store} answered {answer.status} before it had all of the file"
-            raise UploadFailed(message)
+            raise UploadFailed(message, store)
 
     async def _put_once(self, tenant: str, key: str, path: str) -> tuple[str, Answer]:
         url = await self._signed_url(tenant, key)

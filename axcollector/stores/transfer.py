@@ -14,13 +14,10 @@ cause.
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import BinaryIO, Final, Self
 
 from OpenSSL import SSL
 from service_identity import VerificationError
-from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet import defer, error
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import Cooperator
@@ -33,7 +30,8 @@ from twisted.web.iweb import IAgent, IPolicyForHTTPS, IResponse
 from axcollector.core.errors import EndpointUnavailable, FileRefused, TimedOut, UploadFailed
 from axcollector.core.retry import parse_date, parse_retry_after
 from axcollector.disk import Disk
-from axcollector.stores.connections import Connections, FileBody, was_new
+from axcollector.stores.client import PlainClient
+from axcollector.stores.connections import Connections, FileBody, was_new, was_without_tls
 from axcollector.stores.limits import Limits, Patience
 from axcollector.stores.proxy import ProxiedAgent, Proxy
 from axcollector.stores.receiving import Sink, received
@@ -56,6 +54,8 @@ _ALL = (
     *(error.ConnectionClosed, SchemeNotSupported, OSError),
 )
 """What a request can fail with."""
+_QUOTING_NOTHING = (*_UNREACHABLE, error.ConnectionClosed, SchemeNotSupported, OSError)
+"""What speaks of the connection or of our file, and never of what came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,7 @@ class Transfer:
         self._disk = disk
         self._idle_seconds = idle_seconds
         self._pool = pool
-        no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
-        self._client = HTTPClient(agent, no_cookies)
+        self._client = PlainClient(clock, agent)
         self._cooperator = Cooperator(scheduler=lambda work: clock.callLater(0, work))
 
     @classmethod
@@ -230,20 +229,13 @@ class Transfer:
 
     async def _send(self, question: Question, body: FileBody | None) -> IResponse:
         def request() -> "defer.Deferred[IResponse]":
-            # The clock is named only lest treq should look for the global reactor.
-            clock = cast("Any", self._clock)
-            return self._client.request(  # type: ignore[return-value]
-                question.method,
-                question.url,
-                headers=question.headers,
-                data=body,
-                allow_redirects=False,
-                unbuffered=True,
-                reactor=clock,
-            )
+            return self._client.request(question.method, question.url, question.headers, body)
 
         try:
             return await request()
+        except ValueError:  # it may hold the URL
+            message = f"{question.authority} cannot be reached: its URL or host name is not valid"
+            raise EndpointUnavailable(question.authority, message) from None
         except _WITHOUT_ANSWER as exc:
             # A kept connection may just have been closed at the other end. A file cannot be sent again from here.
             if body is not None or was_new(exc) or _is_cancelled(exc):
@@ -267,14 +259,16 @@ def _reasons(exc: BaseException) -> Iterator[BaseException]:
 def _mapped(authority: str, exc: BaseException, expired: str) -> Exception:
     """What an exception means to whoever uploads; one that comes of cancelling is just that."""
     if expired:
-        return TimedOut(f"{authority}: {expired}")
+        return TimedOut(f"{authority}: {expired}", authority)
     if _is_cancelled(exc):
         return defer.CancelledError()
     reasons = list(_reasons(exc))
     for reason in reasons:
         if isinstance(reason, _UNREACHABLE):
             return EndpointUnavailable(authority, f"{authority} cannot be reached: {_in_words(reason)}")
-    return UploadFailed(f"{authority} gave no proper answer: {_in_words(reasons[-1])}")
+    if was_without_tls(exc):
+        return EndpointUnavailable(authority, f"{authority} cannot be reached: it closed before TLS was established")
+    return UploadFailed(f"{authority} gave no proper answer: {_in_words(reasons[-1])}", authority)
 
 
 def _is_cancelled(exc: BaseException) -> bool:
@@ -282,7 +276,8 @@ def _is_cancelled(exc: BaseException) -> bool:
 
 
 def _in_words(exc: BaseException) -> str:
-    return str(exc) or type(exc).__name__
+    """What it says, unless it may quote what came, which may be what we sent: a server can send our URL back."""
+    return (str(exc) if isinstance(exc, _QUOTING_NOTHING) else "") or type(exc).__name__.lstrip("_")
 
 
 def _header(headers: Headers, name: str) -> str:
