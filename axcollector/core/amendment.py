@@ -158,7 +158,7 @@ class Edits:
             self._name(before, lambda ids, at: ids[:at] + ids[at + 1 :], scope)
         if tenant is not None:
             self._name(tenant, lambda ids, at: (*ids[:at], scope, *ids[at:]), scope)
-        self._become(scopes, cell, Scope(scope, 0, tenant))
+        self._become(scopes, cell, Scope(scope, tenant))
         return refused
 
     def _name(self, tenant: Tenant, change: Callable[[tuple[str, ...], int], tuple[str, ...]], scope: str) -> None:
@@ -167,7 +167,7 @@ class Edits:
         names = (tenant.organization, tenant.environment)
         cell = scopes.names.get_or_make(names, Names)
         ids = self._now(cell).scopes
-        self._become(scopes, cell, Names(names, 0, change(ids, bisect_left(ids, scope))))
+        self._become(scopes, cell, Names(names, change(ids, bisect_left(ids, scope))))
 
 
 class Immediate(Edits):

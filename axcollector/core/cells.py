@@ -31,13 +31,13 @@ class Cell(msgspec.Struct, gc=False, eq=False):
 
     Attributes:
         kind: The table of its home that it lies in.
-        id: By which it is found there.
         refs: How many other cells refer to it.
+        id: By which it is found there.
     """
 
     kind: ClassVar[str]
+    refs: ClassVar[int] = 0
     id: Hashable
-    refs: int = 0
 
     def is_vacant(self) -> bool:
         """Whether there is no such row."""
@@ -47,12 +47,19 @@ class Cell(msgspec.Struct, gc=False, eq=False):
         """Become what another cell of the same row is."""
         raise NotImplementedError
 
-    def targets(self) -> "tuple[Cell, ...]":
+    def targets(self) -> "tuple[Target, ...]":
         """The cells that it refers to."""
         return ()
 
 
-class Product(Cell, gc=False, eq=False):
+class Target(Cell, gc=False, eq=False):
+    """A cell that others may refer to; the other kinds are the smaller for not counting."""
+
+    # Each its own, where other kinds have one for all of them.
+    refs: int = 0  # type: ignore[misc]
+
+
+class Product(Target, gc=False, eq=False):
     """An API product."""
 
     kind = "products"
@@ -74,7 +81,7 @@ class Company(Product, gc=False, eq=False):
     email: ClassVar[str] = ""
 
 
-class Developer(Cell, gc=False, eq=False):
+class Developer(Target, gc=False, eq=False):
     """A developer."""
 
     kind = "developers"
@@ -91,7 +98,7 @@ class Developer(Cell, gc=False, eq=False):
         self.email = new.email
 
 
-class App(Cell, gc=False, eq=False):
+class App(Target, gc=False, eq=False):
     """An app, and whose it is: a company's or a developer's, or nobody's."""
 
     kind = "apps"
@@ -107,7 +114,7 @@ class App(Cell, gc=False, eq=False):
         self.name = new.name
         self.owner = new.owner
 
-    def targets(self) -> tuple[Cell, ...]:
+    def targets(self) -> tuple[Target, ...]:
         """As `Cell.targets`."""
         return () if self.owner is None else (self.owner,)
 
@@ -126,7 +133,7 @@ class Key(Cell, gc=False, eq=False):
     @classmethod
     def of(cls, client_id: str, pairs: tuple[Pair, ...]) -> "Key":
         """The cell of a client id with these apps and products."""
-        return cls(client_id, 0, *pairs[0], pairs[1:]) if pairs else cls(client_id)
+        return cls(client_id, *pairs[0], pairs[1:]) if pairs else cls(client_id)
 
     def is_vacant(self) -> bool:
         """As `Cell.is_vacant`."""
@@ -142,7 +149,7 @@ class Key(Cell, gc=False, eq=False):
         """All of its apps and products."""
         return () if self.app is None or self.product is None else ((self.app, self.product), *self.more)
 
-    def targets(self) -> tuple[Cell, ...]:
+    def targets(self) -> tuple[Target, ...]:
         """As `Cell.targets`."""
         return tuple(cell for pair in self.pairs() for cell in pair)
 
