@@ -141,7 +141,7 @@ BAD: list[tuple[Misbehaviour, str]] = [
     (answer(200, b'{"accessToken": "secret-token"}' + b" " * 70_000), "the token server's answer holds no token"),
     (answer(302, Location="http://evil.test/accesstoken"), "the token server answered 302"),
     (answer(503), "the token server answered 503"),
-    (half, "the token server gave no proper answer: _DataLoss"),
+    (half, "the token server gave no proper answer: DataLoss"),
 ]
 
 
