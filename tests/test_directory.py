@@ -14,11 +14,13 @@ from twisted.logger import LogEvent, LogLevel
 
 from axcollector.core.errors import LookupFailed, NotReady, Rejected
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
+from axcollector.core.tables import DEVELOPERS
 from axcollector.registry import Registry
 from axcollector.sync.directory import IDS_A_TURN, CachedDirectory, Directory, RegistryDirectory
-from axcollector.sync.events import Snapshot
+from axcollector.sync.events import Change, ChangeList, Operation, Snapshot
 from axcollector.sync.listener import SyncListener
 from tests.fakes import HeldThread, SameThread, result_of
+from tests.test_listener import take_a_turn
 
 
 def cached(listener: SyncListener) -> Directory:
@@ -124,6 +126,35 @@ def test_very_many_client_ids_take_turns(tmp_path: Path) -> None:
     with pytest.raises(defer.CancelledError):
         result_of(cancelled)
     assert clock.getDelayedCalls() == []
+
+
+def test_a_batch_sees_one_state_of_the_catalog(tmp_path: Path) -> None:
+    """A change between the turns of a large batch: all of it is of after the change, however often that happens."""
+
+    def renamed(name: str) -> ChangeList:
+        row = {"tenant_id": "t", "id": developer_id, "username": name}
+        return ChangeList([Change(Operation.UPDATE, DEVELOPERS, row)])
+
+    clock = Clock()
+    listener = a_listener()
+    directory = CachedDirectory(cast("Any", clock), listener)
+    path = a_registry(tmp_path / "r.db")
+    with Registry.open(path) as registry:
+        registry.add_key("s", "l", product="gold", app="weather", developer="ada")
+        developer_id = str(next(iter(registry.rows(DEVELOPERS)))["id"])
+    listener.snapshot_received(Snapshot("1", path))
+    client_ids = ["k", *map(str, range(IDS_A_TURN)), "l"]
+    for changes in (1, 2, 5):
+        asked = defer.ensureDeferred(directory.developers(Tenant("t", "acme", "prod"), client_ids))
+        for number in range(changes):
+            if not asked.called:
+                listener.changes_received(renamed(f"name {changes}.{number}"))
+                take_a_turn(clock)
+        while clock.getDelayedCalls():
+            take_a_turn(clock)
+        found = result_of(asked)
+        assert found["k"].developer == found["l"].developer != "ada"
+        assert len(found) == len(client_ids)
 
 
 def test_the_uncached_one_asks_each_time(tmp_path: Path) -> None:

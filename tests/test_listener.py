@@ -61,7 +61,7 @@ def take_a_turn(clock: Clock) -> None:
     assert call.getTime() == clock.seconds()
     clock.calls.remove(call)
     call.called = 1
-    call.func()
+    call.func(*call.args, **call.kw)
 
 
 def errors_in(events: list[LogEvent]) -> list[str]:

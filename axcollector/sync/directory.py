@@ -28,6 +28,9 @@ P = ParamSpec("P")
 IDS_A_TURN = 2000
 """So many client ids are looked up before the reactor gets its turn: some milliseconds, where memory is slow."""
 
+_TRIES = 3
+"""As often a batch begins anew because the catalog has changed between its turns; then it has one turn for all."""
+
 _BUSY_TIMEOUT_SECONDS = 1.0
 """How long a question waits for somebody who locks the file; all others wait behind it, and their clients with them."""
 
@@ -94,11 +97,22 @@ class CachedDirectory:
 
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
         """As `Directory.developers`."""
+        for _ in range(_TRIES):
+            known = await self._in_turns(tenant, client_ids)
+            if known is not None:
+                return known
+        return self._catalog().developers(tenant.id, client_ids)
+
+    async def _in_turns(self, tenant: Tenant, client_ids: Collection[str]) -> dict[str, DeveloperInfo] | None:
+        """All of them, of one state of the catalog; None where it was another before the last had its turn."""
+        shown = self._listener.shown
         known: dict[str, DeveloperInfo] = {}
         ids = iter(client_ids)
         while piece := list(islice(ids, IDS_A_TURN)):
             if known:
                 await task.deferLater(self._clock, 0)
+            if self._listener.shown != shown:
+                return None
             known.update(self._catalog().developers(tenant.id, piece))
         return known
 

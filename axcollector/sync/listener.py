@@ -73,6 +73,7 @@ class SyncListener(Service):
         self._resume: defer.Deferred[None] | None = None
         self._is_retrying = False
         self._has_stopped = False
+        self.shown = 0  # how many events have been: another number, another state of the catalog
         self._refused: set[tuple[str, str]] = set()
         self._trouble: str | None = None
 
@@ -171,6 +172,7 @@ class SyncListener(Service):
                 self._tell_of_ignored(problem)
             return False
         catalog.show(amendment)
+        self.shown += 1
         await self._in_turns(catalog.settle(amendment))
         for tenant in refused:
             self._tell_of_refused(tenant)
@@ -233,6 +235,7 @@ class SyncListener(Service):
 
     def _show(self, snapshot: Snapshot, built: Built) -> None:
         old, self._catalog = self._catalog, built.catalog
+        self.shown += 1
         self._registry = snapshot.registry
         if self._trouble is not None:
             self._trouble = None
