@@ -37,9 +37,22 @@ class Process:
             text=True,
         )
         self.lines: list[str] = []
-        self._watchdog = threading.Timer(120, self.popen.kill)  # what hangs ends, and its log is shown
-        self._watchdog.daemon = True
-        self._watchdog.start()
+        self.watch()
+
+    def watch(self) -> None:
+        """End it, so that its log is shown, should it hang."""
+        self.watchdog = threading.Timer(120, self.kill)
+        self.watchdog.daemon = True
+        self.watchdog.start()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.popen.kill()
+
+    def wait_for_lines(self, text: str, count: int) -> None:
+        """Wait until so many log lines hold the text, those that were read before included."""
+        for _ in range(count - sum(text in line for line in self.lines)):
+            self.wait_for(text)
 
     def wait_for(self, text: str) -> str:
         """The first log line from here on that holds the text."""
@@ -70,7 +83,7 @@ class Process:
         if self.popen.poll() is None:
             self.popen.send_signal(number)
         rest, _ = self.popen.communicate(timeout=60)
-        self._watchdog.cancel()
+        self.watchdog.cancel()
         return self.popen.returncode, "".join(self.lines) + rest
 
 
