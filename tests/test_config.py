@@ -179,7 +179,6 @@ def test_values_that_are_refused(key: str) -> None:
         ("admin_listen", "tcp:9001"),
         ("admin_listen", "tcp:9001:interface=10.0.0.1"),
         ("invalid_records", "quarantine"),
-        ("ingest_auth", "token"),
         ("admin_token", "hush"),
         ("workers", 0),
         ("workers", 2),
