@@ -6,11 +6,17 @@ is the same for what exists and for what does not: 403. Only the holder of a sco
 the same answer.
 
 Tokens are looked up in memory and scopes, with caching, in the catalog: it costs microseconds.
+
+The refusal of a scope that sends too much is held back for a second. Clients that send the next batch as soon as they
+have their answer would else ask thousands of times a second, and though each question costs little, the clients of
+other scopes would wait behind them all.
 """
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
+from twisted.application.service import Service
+from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -21,6 +27,12 @@ from axcollector.core.rates import RateLimits, Rates
 from axcollector.sync.directory import Directory
 from axcollector.tokens import Token
 
+HOLD_BACK_SECONDS: Final = 1.0
+"""So long the refusal of a scope that sends too much is held back; none is told to come again sooner."""
+
+MOST_HELD_BACK: Final = 500
+"""So many refusals are held back at a time."""
+
 
 class Tokens(Protocol):
     """Who knows tokens."""
@@ -30,8 +42,8 @@ class Tokens(Protocol):
         ...
 
 
-class Access:
-    """The rules of one door.
+class Access(Service):
+    """The rules of one door. While it runs, refusals are held back.
 
     Attributes:
         clock: Tells the time.
@@ -52,10 +64,31 @@ class Access:
         self.directory = directory
         self.tokens = tokens
         self.rates = Rates(limits) if limits else None
+        self._held: set[defer.Deferred[None]] = set()
+
+    def stopService(self) -> None:
+        """Hold nothing back any more."""
+        self.running = False
+        for held in list(self._held):
+            held.callback(None)
 
     def visit(self, authorization: Sequence[str]) -> "Visit":
         """A request has come, with these values of `Authorization` headers."""
         return Visit(self, authorization)
+
+    async def hold_back(self) -> None:
+        """Wait with a refusal; not where so many wait already that it is their connections that would be missed."""
+        if not self.running or len(self._held) >= MOST_HELD_BACK:
+            return
+        held: defer.Deferred[None] = defer.Deferred()
+        self._held.add(held)
+        late = self.clock.callLater(HOLD_BACK_SECONDS, held.callback, None)
+        try:
+            await held
+        finally:
+            self._held.discard(held)
+            if late.active():
+                late.cancel()
 
 
 class Visit:

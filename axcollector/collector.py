@@ -148,7 +148,7 @@ class Collector(Service):
         recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED), salvager)
         closing = self._closing()
         tokens = [] if self._tokens is None else [self._tokens]
-        up = [self.uploader, self.sync, *sources, self._lookups, *tokens, recovery, room, closing]
+        up = [self.uploader, self.sync, *sources, self._lookups, *tokens, recovery, room, closing, self.access]
         return [OnStop(store.close), *up]
 
     def _measure_room(self) -> "defer.Deferred[None]":

@@ -19,13 +19,14 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from axcollector import answers
 from axcollector.access import Access, Visit
 from axcollector.core import payload, unpacking
-from axcollector.core.errors import NotReady, Overloaded, Refusal, Rejected
+from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal, Rejected
 from axcollector.core.model import Tenant
 from axcollector.core.payload import Payload
 from axcollector.intake import Intake
-from axcollector.site import Reception
+from axcollector.site import IngestRequest, Reception
 from axcollector.sync.directory import Directory
 
+Enter = Callable[[Visit], Awaitable[Tenant]]
 _PUBLISHER = "/axpublisher/organization/<organization>/environment/<environment>"
 
 
@@ -98,7 +99,19 @@ class AnalyticsAPI:
     async def _post_named_in_body(self, request: IRequest) -> bytes:
         return await self._post(request, None)
 
-    async def _post(self, request: IRequest, enter: Callable[[Visit], Awaitable[Tenant]] | None) -> bytes:
+    async def _post(self, request: IRequest, enter: Enter | None) -> bytes:
+        """Take a request; where its scope sends too much, say so after a while."""
+        try:
+            return await self._take(request, enter)
+        except RateLimited as exc:
+            # Not the exception itself: the frames in its traceback hold the body.
+            refusal = RateLimited(exc.reason, exc.retry_after)
+        if isinstance(request, IngestRequest):
+            request.forget_body()
+        await self._collector.access.hold_back()
+        raise refusal
+
+    async def _take(self, request: IRequest, enter: Enter | None) -> bytes:
         """Take a request; its tenant is found before its body is looked at, unless only the body names it."""
         collector = self._collector
         reception: Reception = getattr(request, "reception", None) or Reception()
@@ -131,7 +144,7 @@ class _Entry:
         self._size = size
         self._tenant: Tenant | None = None
 
-    async def take(self, enter: Callable[[Visit], Awaitable[Tenant]]) -> Tenant:
+    async def take(self, enter: Enter) -> Tenant:
         """The tenant, who may bring a body of this size."""
         tenant = await enter(self._visit)
         self._visit.bring(self._size)

@@ -109,6 +109,8 @@ class RateLimited(Refusal):
     status = 429
     code = "RATE_LIMITED"
 
+    retry_after: float
+
     def __init__(self, reason: str, retry_after: float) -> None:
         super().__init__(reason)
         self.retry_after = retry_after
