@@ -399,6 +399,7 @@ class Asked:
     gzipped: bool = False
     after_json: bytes = b""
     damaged: bool = False
+    authorization: str = ""
     states: list[Callable[[Stand], None]] = field(default_factory=list)
 
     def data(self) -> bytes:
@@ -409,8 +410,9 @@ class Asked:
             if self.damaged:
                 body = body[:-8] + bytes([body[-8] ^ 1]) + body[-7:]
         coding = self.content_encoding or ("gzip" if self.gzipped else "identity")
-        headers = (("Content-Type", self.content_type), ("Content-Encoding", coding))
-        return request(self.method, self.target, body, headers)
+        headers = [("Content-Type", self.content_type), ("Content-Encoding", coding)]
+        headers += [("Authorization", self.authorization)] if self.authorization else []
+        return request(self.method, self.target, body, tuple(headers))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def token_in(values: Sequence[str], *, as_password: bool = False) -> str | None:
 
 def _password_in(value: str) -> str | None:
     match = _BASIC.fullmatch(value)
-    if match is None:
+    if match is None or len(match[1]) % 4:
         return None
     try:
         pair = base64.b64decode(match[1], validate=True)
