@@ -76,10 +76,11 @@ class Access(Service):
         """A request has come, with these values of `Authorization` headers."""
         return Visit(self, authorization)
 
-    async def hold_back(self) -> None:
-        """Wait with a refusal; not where so many wait already that it is their connections that would be missed."""
+    async def hold_back(self) -> float:
+        """Wait with a refusal, unless so many wait already that their connections would be missed. For how long."""
         if not self.running or len(self._held) >= MOST_HELD_BACK:
-            return
+            return 0.0
+        begun = self.clock.seconds()
         held: defer.Deferred[None] = defer.Deferred()
         self._held.add(held)
         late = self.clock.callLater(HOLD_BACK_SECONDS, held.callback, None)
@@ -89,6 +90,7 @@ class Access(Service):
             self._held.discard(held)
             if late.active():
                 late.cancel()
+        return min(HOLD_BACK_SECONDS, max(0.0, self.clock.seconds() - begun))
 
 
 class Visit:

@@ -104,12 +104,12 @@ class AnalyticsAPI:
         try:
             return await self._take(request, enter)
         except RateLimited as exc:
-            # Not the exception itself: the frames in its traceback hold the body.
-            refusal = RateLimited(exc.reason, exc.retry_after)
+            # The exception itself is not kept: the frames in its traceback hold the body.
+            reason, retry_after = exc.reason, exc.retry_after
         if isinstance(request, IngestRequest):
             request.forget_body()
-        await self._collector.access.hold_back()
-        raise refusal
+        waited = await self._collector.access.hold_back()
+        raise RateLimited(reason, retry_after - waited)
 
     async def _take(self, request: IRequest, enter: Enter | None) -> bytes:
         """Take a request; its tenant is found before its body is looked at, unless only the body names it."""

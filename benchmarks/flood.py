@@ -23,7 +23,7 @@ RECORD = {"client_received_start_timestamp": 1_480_000_000_000, "request_path": 
 GOOD_CONNECTIONS = 4
 FLOOD_CONNECTIONS = 32
 FLOOD_RECORDS = 100
-RATE = 2000
+RATE = 4000  # more than four connections can send in single records
 BURST = 2
 LIMITS = ("--rate-limit-records", str(RATE), "--rate-limit-bytes", "10MB", "--rate-limit-burst", str(BURST))
 
@@ -60,7 +60,6 @@ class Case:
 
 def measure(seconds: float, rounds: int) -> dict[str, Any]:
     """The good scope's latencies in each case: of several rounds, each case in turn, the medians."""
-    # The good scope's own records are within the limits only where those are for the flood: they are the same for all.
     free, limited = Case(), Case(*LIMITS)
     found: dict[str, list[dict[str, Any]]] = {"alone": [], "flood without limits": [], "flood with limits": []}
     taken = 0
