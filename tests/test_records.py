@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from axcollector.core import payload, records, unpacking
@@ -226,6 +226,9 @@ NAMES_SENT = [
 
 
 @given(st.lists(st.lists(st.sampled_from(NAMES_SENT), max_size=5), min_size=1, max_size=3))
+@example([['"organizatio\\u006e":"zoo"', '"organization":"ac~me"']])
+@example([['"\\u0065nvironment":"prod"', '"environment":"pr\\"öd"']])
+@example([['"organization":"zoo"', '"organization":"ac~me"']])
 def test_overwritten_names_stand_once(records_sent: list[list[str]]) -> None:
     """With `overwrite_tenant` each name stands once in a line, and is the tenant's, whatever was sent and how often."""
     texts = [
