@@ -22,7 +22,7 @@ from axcollector.core.errors import NotReady, Overloaded, Refusal, Rejected
 from axcollector.core.model import Tenant
 from axcollector.core.payload import Payload
 from axcollector.intake import Intake
-from axcollector.site import Reception
+from axcollector.reception import Reception
 from axcollector.sync.directory import Directory
 
 _PUBLISHER = "/axpublisher/organization/<organization>/environment/<environment>"

@@ -63,7 +63,22 @@ FLOORS: Final = {
         "collector",
         "workers",
     },
-    5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
+    5: {
+        "answers",
+        "heads",
+        "reception",
+        "conversation",
+        "connections",
+        "channel",
+        "site",
+        "webapi",
+        "admin",
+        "signer",
+        "client",
+        "buffer",
+        "listening",
+        "api",
+    },
     6: {"launch", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
