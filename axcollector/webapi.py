@@ -115,7 +115,8 @@ class AnalyticsAPI:
 
         # Another program's Site may have received more than is allowed, into a file.
         body = request.content.read(intake.limits.max_body_bytes + 1)
-        count = await intake.take(body, content_encoding, tenant_of)
+        whose = "" if tenant is None else tenant.id
+        count = await intake.take(body, content_encoding, tenant_of, whose)
         return answers.give(request, 200, answers.accepted(count))
 
     async def _tenant_in(self, body: Payload) -> Tenant:

@@ -29,6 +29,7 @@ FLOORS: Final = {
         "sqlite_file",
         "tokens",
         "services",
+        "fairness",
         "premises",
         "reserve",
         "room",
