@@ -52,14 +52,14 @@ def test_what_waits_is_as_it_was_sent() -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        waiting = [fixture.take(bomb, "gzip") for _ in range(100)]
+        waiting = [fixture.take(bomb, "gzip") for _ in range(30)]
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert after - before < 2 * MIB  # each was inflated to half a MiB at first
     for each in waiting:
         each.addErrback(lambda failure: failure.trap(Rejected))
-    for _ in range(101):
+    for _ in range(31):
         fixture.thread.step()
     assert fixture.thread.jobs == []
 
