@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +48,8 @@ def large_batch() -> bytes:
 
 def bombs() -> dict[str, bytes]:
     """What is small as it is sent, and large, or much work, when it is looked at."""
-    zeros = gzip.compress(bytes(1 << 30), 9)
+    packer = zlib.compressobj(9, zlib.DEFLATED, 31)
+    zeros = b"".join(packer.compress(bytes(1 << 20)) for _ in range(1 << 10)) + packer.flush()
     members = gzip.compress(bytes(1 << 16), 9) * 20_000
     buffer = b'{"type":"Buffer","data":[' + b",".join(b"%d" % each for each in zeros) + b"]}"
     return {
@@ -157,6 +159,7 @@ class AbuseProcess:
         self._popen = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self._popen.stdout is not None
         if self._popen.stdout.readline() != "ready\n":
+            self._popen.communicate()
             raise SystemExit("the abusing process did not start")
 
     def result(self) -> dict[str, Any]:
@@ -196,12 +199,12 @@ def measure(seconds: float, slow: int, bombing: int) -> dict[str, Any]:
     return result
 
 
-def bars(result: dict[str, Any]) -> dict[str, bool]:
+def bars(result: dict[str, Any], p99_ms: float = P99_MS) -> dict[str, bool]:
     """What is asked of a result, in words, and whether it is so."""
     beside, abuse_ = result["beside"], result["abuse"]
     refused = set(abuse_["bombs"]) <= {"400", "413", "503"}
     return {
-        f"p99 of the good client {beside['p99']} ms (at most {P99_MS:g})": beside["p99"] <= P99_MS,
+        f"p99 of the good client {beside['p99']} ms (at most {p99_ms:g})": beside["p99"] <= p99_ms,
         f"its answers {beside['statuses']}": set(beside["statuses"]) == {"200"},
         f"bombs' answers {abuse_['bombs']}": refused and sum(abuse_["bombs"].values()) > 0,
         f"slow connections that were closed {abuse_['slow']}": not abuse_["slow"],

