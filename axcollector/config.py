@@ -144,8 +144,16 @@ class Config:
         bool, Flag(), "true: a record's organization and environment are its scope's, whatever was sent"
     ] = False
     invalid_records: Annotated[
-        str, Choice(("reject_batch", "quarantine")), "what one bad record does to its batch"
-    ] = "reject_batch"  # fmt: skip
+        str,
+        Choice(("reject_batch", "quarantine")),
+        "what one bad record does to its batch; quarantine: the others are kept, and it is set aside with the reason",
+    ] = "reject_batch"
+    quarantine_quota_bytes: Annotated[
+        int,
+        Size(0),
+        "how much may be set aside before batches with bad records get 503; not a part of spool_quota_bytes;"
+        " 0: as much as the disk takes",
+    ] = 1024 * MIB
     ingest_auth: Annotated[str, Choice(("none", "token")), "whether requests need a token of their scope"] = "none"
     admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
@@ -189,7 +197,6 @@ _LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1
 NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
     ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
-    ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
     ("ingest_auth", lambda value: value == "token", "none is"),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("workers", lambda value: value != 1, "1 is"),

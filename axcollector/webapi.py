@@ -83,7 +83,7 @@ class AnalyticsAPI:
 
     async def _post_for_scope(self, request: IRequest, scope: str) -> bytes:
         known_as = _text_of(scope)
-        return await self._post(request, lambda: self._collector.directory.tenant_for_scope(known_as))
+        return await self._post(request, lambda: self._collector.directory.tenant_for_scope(known_as), known_as)
 
     async def _post_for_names(self, request: IRequest, organization: str, environment: str) -> bytes:
         names = _text_of(organization), _text_of(environment)
@@ -92,7 +92,9 @@ class AnalyticsAPI:
     async def _post_named_in_body(self, request: IRequest) -> bytes:
         return await self._post(request, None)
 
-    async def _post(self, request: IRequest, find_tenant: Callable[[], Awaitable[Tenant]] | None) -> bytes:
+    async def _post(
+        self, request: IRequest, find_tenant: Callable[[], Awaitable[Tenant]] | None, scope: str | None = None
+    ) -> bytes:
         """Take a request; its tenant is found before its body is read, unless only the body names it."""
         collector = self._collector
         reception: Reception = getattr(request, "reception", None) or Reception()
@@ -115,8 +117,8 @@ class AnalyticsAPI:
 
         # Another program's Site may have received more than is allowed, into a file.
         body = request.content.read(intake.limits.max_body_bytes + 1)
-        count = await intake.take(body, content_encoding, tenant_of)
-        return answers.give(request, 200, answers.accepted(count))
+        taken = await intake.take(body, content_encoding, tenant_of, scope)
+        return answers.give(request, 200, answers.accepted(*taken))
 
     async def _tenant_in(self, body: Payload) -> Tenant:
         organization = payload.name_in(body.organization, "organization")
