@@ -176,16 +176,17 @@ class _Gathering:
 
     tenant: str
     lines: list[bytes | bytearray] = field(default_factory=list)
-    aside: list[bytes] = field(default_factory=list)
+    aside: list[bytes | bytearray] = field(default_factory=list)
     size: int = 0
     count: int = 0
     aside_count: int = 0
 
     def add(self, batch: Batch) -> None:
         """Put a batch into it."""
-        self.lines.append(batch.lines)
         self.size += batch.size_bytes
-        self.count += batch.count
+        if batch.count:
+            self.lines.append(batch.lines)
+            self.count += batch.count
         if batch.aside:
             self.aside.append(batch.aside)
             self.aside_count += batch.aside_count
@@ -204,16 +205,20 @@ class _Member:
     @classmethod
     def of(cls, gathered: _Gathering) -> "_Member":
         """Compressed."""
-        # The lines of a single batch, which may be large, are not copied.
-        lines = gathered.lines[0] if len(gathered.lines) == 1 else b"".join(gathered.lines)
-        aside = deflate.member(b"".join(gathered.aside)) if gathered.aside else b""
-        packed = deflate.member(lines) if gathered.count else b""
-        return cls(gathered.tenant, gathered.count, packed, gathered.aside_count, aside)
+        lines, aside = _packed(gathered.lines), _packed(gathered.aside)
+        return cls(gathered.tenant, gathered.count, lines, gathered.aside_count, aside)
 
     @property
     def files(self) -> Sequence[str]:
         """Names for the files that it will need when its journal is split."""
         return [name for name, part in ((self.tenant, self.lines), (self.tenant + "/aside", self.aside)) if part]
+
+
+def _packed(parts: Sequence[bytes | bytearray]) -> bytes:
+    """One member of all, or nothing of nothing; the lines of a single batch, which may be large, are not copied."""
+    if not parts:
+        return b""
+    return deflate.member(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 def _gathered(batches: Sequence[Batch]) -> list[_Gathering]:

@@ -52,7 +52,7 @@ class Batch:
     tenant: Tenant
     lines: bytes | bytearray
     count: int
-    aside: bytes = b""
+    aside: bytes | bytearray = b""
     aside_count: int = 0
 
     @property

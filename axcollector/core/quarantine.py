@@ -104,13 +104,14 @@ def sift(texts: Sequence[JSONText], rules: Rules, now: float) -> tuple[Records, 
     return Records(good, fields), bad
 
 
-def lines_of(bad: Sequence[Bad], tenant: Tenant, scope: str | None, now: float) -> bytes:
+def lines_of(bad: Sequence[Bad], tenant: Tenant, scope: str | None, now: float) -> bytearray:
     """The lines that bad records of a batch are kept as, having been set aside at `now`."""
     at = int(now * 1000)
-    return b"".join(
-        Entry(
+    lines = bytearray()  # not joined: they may be 50 MB, and one copy of all would hold the interpreter
+    for each in bad:
+        entry = Entry(
             *(at, tenant.organization, tenant.environment, scope),
             *(each.index, each.code, each.reason, Raw(each.text)),
-        ).line()
-        for each in bad
-    )
+        )
+        lines += entry.line()
+    return lines
