@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -426,3 +427,32 @@ def test_called_wrongly(directory: Path, capsys: Capture, argv: list[str], statu
 def test_where_a_collector_listens(listen: str, url: str | None) -> None:
     """What an endpoint says of where a client finds it."""
     assert url_of(listen) == url
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"", "gave no answer (Remote end closed connection without response): the last records that were sent may"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", "is no collector"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "is no collector"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n", "answers 302 : "),
+    ],
+)
+def test_answers_of_others(directory: Path, capsys: Capture, answer: bytes, complaint: str) -> None:
+    """Who hangs up, or is no collector, has taken nothing as far as anybody knows."""
+    put(Disk(), str(directory), good(1))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                while not connection.recv(65_536).endswith(b"}"):
+                    pass
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert run("retry", "--all", "--url", f"http://127.0.0.1:{server.getsockname()[1]}") == 1
+        thread.join()
+    assert complaint in capsys.readouterr().err
+    assert len(left(directory)) == 1
