@@ -19,18 +19,19 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from axcollector.access import Access
 from axcollector.bearer import BearerToken
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import NotReady, Refusal
 from axcollector.core.layout import Stage
-from axcollector.core.records import Rules
-from axcollector.core.unpacking import Limits
+from axcollector.core.rates import RateLimits
 from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
 from axcollector.intake import Intake, Record
-from axcollector.journal import Durability, JournalPlan, JournalWriter
+from axcollector.journal import Durability, JournalWriter
+from axcollector.plans import journal_plan, limits_of, rules_of
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
@@ -45,12 +46,14 @@ from axcollector.sync.listener import SyncListener
 from axcollector.sync.registry_source import RegistrySource
 from axcollector.sync.transicator import over_network
 from axcollector.sync.transicator_source import TransicatorSource
+from axcollector.token_watch import TokenWatch
+from axcollector.tokens import Bound
 from axcollector.uploader import Uploader
 
 STOP_SECONDS = 8.0
 """What is not done so long after the stop began stays where it is, durable, for the next start."""
 ROOM_TICK_SECONDS = 2.0
-_THREADS = ("writer", "splitter", "recovery", "staging", "store", "watch", "catalog", "lookups", "bodies")
+_THREADS = ("writer", "splitter", "recovery", "staging", "store", "watch", "catalog", "lookups", "bodies", "tokens")
 """One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
 
 
@@ -62,6 +65,7 @@ class Collector(Service):
         sync: The listener to which an embedding program with `sync: none` tells snapshots and changes.
         directory: Knows tenants and developers.
         quarantine: Knows how many records were set aside, and whether there is room for more.
+        access: Who may send through its routes, and how much.
     """
 
     _log = Logger()
@@ -96,6 +100,10 @@ class Collector(Service):
         self.sync = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
         self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
+        tokens = TokenWatch(reactor, self._threads["tokens"], config.tokens_file, Bound.SCOPES)
+        self._tokens = tokens if config.ingest_auth == "token" else None
+        limits = RateLimits(config.rate_limit_records, config.rate_limit_bytes, config.rate_limit_burst)
+        self.access = Access(reactor, self.directory, self._tokens, limits)
 
     def startService(self) -> None:
         """Take possession of the data directory, take over what a crash left, and start the stations.
@@ -141,7 +149,9 @@ class Collector(Service):
         salvager = Salvager(self._disk, config.data_directory)
         recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED), salvager)
         closing = self._closing()
-        return [OnStop(store.close), self.uploader, self.sync, *sources, self._lookups, recovery, room, closing]
+        tokens = [] if self._tokens is None else [self._tokens]
+        up = [self.uploader, self.sync, *sources, self._lookups, *tokens, recovery, room, closing, self.access]
+        return [OnStop(store.close), *up]
 
     def _measure_room(self) -> "defer.Deferred[None]":
         assert self._room is not None
@@ -175,14 +185,7 @@ class Collector(Service):
     def _closing(self) -> Closing:
         """The spool and the way in, and what closes intervals."""
         config = self.config
-        plan = JournalPlan(
-            directory=os.path.join(config.data_directory, Stage.TMP),
-            instance_id=self._premises.instance_id,
-            starts=self._premises.starts,
-            interval_seconds=config.collection_interval,
-            max_bytes=config.journal_max_bytes,
-            durability=Durability(config.durability),
-        )
+        plan = journal_plan(config, self._premises)
         writer = JournalWriter(self._disk, plan, self._reserve, self.quarantine)
         self._spool = Spool(
             self._reactor,
@@ -199,8 +202,8 @@ class Collector(Service):
             self.directory,
             self._spool,
             self._room,
-            Limits(config.max_body_bytes, config.max_decompressed_bytes, config.max_batch_records),
-            Rules(config.max_record_age, config.max_clock_skew, config.overwrite_tenant),
+            limits_of(config),
+            rules_of(config),
             config.max_pending_bytes,
             sets_aside=self._sets_aside,
         )
@@ -263,7 +266,8 @@ class Collector(Service):
                 self._intake.check_room()
             except Refusal as exc:
                 spool = exc.reason
-        return {"catalog": catalog, "spool": spool}
+        tokens = {} if self._tokens is None else {"tokens": self._tokens.problem()}
+        return {"catalog": catalog, "spool": spool, **tokens}
 
     def stopService(self) -> "defer.Deferred[None]":
         """Commit and answer what waits, split all journals, break uploads off, and give the directory back.
