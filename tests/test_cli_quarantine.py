@@ -216,14 +216,15 @@ def test_what_the_collector_sets_aside_again(directory: Path, capsys: Capture, c
     assert left(directory) == []
 
 
-def test_an_unknown_scope(directory: Path, capsys: Capture, collector: Any) -> None:
+@pytest.mark.parametrize(("status", "code"), [(400, "UNKNOWN_SCOPE"), (403, "FORBIDDEN")])
+def test_an_unknown_scope(directory: Path, capsys: Capture, collector: Any, status: int, code: str) -> None:
     """A scope that was removed: its tenant is tried by name, then stays as it is, and others go on."""
 
     def say(path: str, records: list[Any]) -> Said:
         if path.endswith("/gone"):
-            return error(400, "UNKNOWN_SCOPE", "No tenant found for this scopeuuid: gone")
+            return error(status, code, "No tenant found for this scopeuuid: gone")
         if "zoo" in path:
-            return error(400, "UNKNOWN_SCOPE", "No tenant found for this org: zoo")
+            return error(status, code, "No tenant found for this org: zoo")
         return takes_all(path, records)
 
     zoo = scoped(0, GOOD % 1, "gone", ("zoo", "a"))
@@ -232,7 +233,7 @@ def test_an_unknown_scope(directory: Path, capsys: Capture, collector: Any) -> N
     assert run("retry", "--all", "--url", served.url) == 1
     out, err = capsys.readouterr()
     assert out == "accepted 3\nquarantined 0\nstayed 1\n"
-    assert "records of zoo a were not taken: 400 UNKNOWN_SCOPE: No tenant found for this org: zoo\n" in err
+    assert f"records of zoo a were not taken: {status} {code}: No tenant found for this org: zoo\n" in err
     assert left(directory) == [(GOOD % 1, "too old")]
 
 

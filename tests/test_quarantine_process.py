@@ -91,3 +91,31 @@ def test_retry(
     processes[-1].end()
     assert ids_of(delivered_below(store)["acme~prod"]) == dict.fromkeys([1, 2, 3], 1)
     assert quarantined(tmp_path) == {4: 1}
+
+
+def test_retry_with_tokens(
+    tmp_path: Path,
+    scope: str,
+    processes: list[Process],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A collector that wants tokens is asked with one, and takes nothing without."""
+    processes.append(Process(tmp_path, *MODE, *QUICK, "--max-record-age", "60").started())
+    assert processes[-1].post(f"/analytics/{scope}", batch([1, 2], []))[0] == 200
+    processes[-1].end()
+    monkeypatch.chdir(tmp_path)
+    main(["token", "new", scope])
+    (tmp_path / "token").write_text(capsys.readouterr().out)
+    processes.append(Process(tmp_path, *MODE, *QUICK, "--ingest-auth", "token").started())
+    retry = ["quarantine", "retry", "--all", "--url", f"http://127.0.0.1:{processes[-1].port}"]
+    with pytest.raises(SystemExit):
+        main(retry)
+    out, err = capsys.readouterr()
+    assert out == "accepted 0\nquarantined 0\nstayed 0\n"
+    assert "the collector wants a token (401 UNAUTHORIZED: " in err
+    assert quarantined(tmp_path) == {1: 1, 2: 1}
+    main([*retry, "--token-file", "token"])
+    assert capsys.readouterr().out == "accepted 2\nquarantined 0\nstayed 0\n"
+    processes[-1].end()
+    assert quarantined(tmp_path) == {}

@@ -27,7 +27,9 @@ GROUP_BYTES: Final = 1 << 19
 MAX_WAITS: Final = 5
 MAX_WAIT_SECONDS: Final = 60.0
 _OF_RECORD: Final = re.compile(r"(.*) \(record (\d{1,9})\)", re.DOTALL)
-_OK, _UNAUTHORIZED, _FORBIDDEN, _TOO_LARGE = 200, 401, 403, 413
+_OK, _UNAUTHORIZED, _TOO_LARGE = 200, 401, 413
+_NO_SCOPE: Final = frozenset({"UNKNOWN_SCOPE", "FORBIDDEN"})
+"""What is said of a scope that is gone; where tokens are wanted, nobody is told more than that it is forbidden."""
 _BUSY: Final = frozenset({429, 503})
 
 
@@ -161,7 +163,7 @@ class Retry:
         waits = 0
         while True:
             answer = self._client.post(paths[0], body)
-            if answer.code == "UNKNOWN_SCOPE" and len(paths) > 1:
+            if answer.code in _NO_SCOPE and len(paths) > 1:
                 paths = paths[1:]
             elif answer.status in _BUSY and waits < MAX_WAITS:
                 waits += 1
@@ -182,7 +184,7 @@ class Retry:
         said = f"{answer.status} {answer.code}: {answer.reason}"
         if answer.status == _UNAUTHORIZED:
             raise QuarantineError(f"the collector wants a token ({said}): name one with --token-file")
-        if answer.code != "UNKNOWN_SCOPE" and answer.status != _FORBIDDEN:
+        if answer.code not in _NO_SCOPE:
             raise QuarantineError(f"the collector at {self._client.url} answers {said}; try again later")
         entry = lines[0].entry
         self.outcome.stayed += len(lines)
