@@ -12,9 +12,14 @@ from axcollector.core.errors import Refusal, Rejected
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
 
 
-def accepted(count: int) -> bytes:
-    """The body of a 200: so many records are durable. `rejected` stays 0 (SPEC section 2 says why)."""
-    return b'{"accepted": %d, "rejected": 0}' % count
+def accepted(count: int, quarantined: int | None = None) -> bytes:
+    """The body of a 200: so many records are durable. `rejected` stays 0 (SPEC section 2 says why).
+
+    How many were set aside is said wherever any might be, also when none are.
+    """
+    if quarantined is None:
+        return b'{"accepted": %d, "rejected": 0}' % count
+    return b'{"accepted": %d, "rejected": 0, "quarantined": %d}' % (count, quarantined)
 
 
 def error(code: str, reason: str) -> bytes:

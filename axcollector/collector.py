@@ -27,13 +27,13 @@ from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import NotReady, Refusal
 from axcollector.core.layout import Stage
 from axcollector.core.rates import RateLimits
-from axcollector.core.records import Rules
-from axcollector.core.unpacking import Limits
 from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
 from axcollector.intake import Intake, Record
-from axcollector.journal import Durability, JournalPlan, JournalWriter
+from axcollector.journal import Durability, JournalWriter
+from axcollector.plans import journal_plan, limits_of, rules_of
 from axcollector.premises import Premises
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.salvager import Salvager
@@ -64,6 +64,7 @@ class Collector(Service):
         config: Its configuration.
         sync: The listener to which an embedding program with `sync: none` tells snapshots and changes.
         directory: Knows tenants and developers.
+        quarantine: Knows how many records were set aside, and whether there is room for more.
         access: Who may send through its routes, and how much.
     """
 
@@ -91,6 +92,7 @@ class Collector(Service):
         self.config = config
         self._premises = Premises(self._disk, config.local_storage_path, config.data_directory)
         self._reserve = SplitReserve(self._disk, config.data_directory)
+        self.quarantine = Quarantine(config.data_directory, config.quarantine_quota_bytes)
         self._transicator: TransicatorSource | None = None
         self._make_store: StoreMaker = (
             store_maker(reactor, self._threads["store"], self._disk, config) if store is None else lambda _: store
@@ -153,7 +155,14 @@ class Collector(Service):
 
     def _measure_room(self) -> "defer.Deferred[None]":
         assert self._room is not None
-        return self._threads["staging"].run(self._room.measure)
+        measured = self._threads["staging"].run(self._room.measure)
+        if self._sets_aside:
+            measured.addCallback(lambda _: self._threads["staging"].run(self.quarantine.measure))
+        return measured
+
+    @property
+    def _sets_aside(self) -> bool:
+        return self.config.invalid_records == "quarantine"
 
     def _bearer(self) -> Bearer:
         """The token for the signing service: the configured one, else that of the sync source, if that has one."""
@@ -164,25 +173,26 @@ class Collector(Service):
 
     def _splitter(self, stage: Stage) -> Splitter:
         pack_all = self.config.compression == "small"
-        return Splitter(self._disk, self.config.data_directory, stage, pack_all=pack_all, reserve=self._reserve)
+        return Splitter(
+            self._disk,
+            self.config.data_directory,
+            stage,
+            pack_all=pack_all,
+            reserve=self._reserve,
+            quarantine=self.quarantine,
+        )
 
     def _closing(self) -> Closing:
         """The spool and the way in, and what closes intervals."""
         config = self.config
-        plan = JournalPlan(
-            directory=os.path.join(config.data_directory, Stage.TMP),
-            instance_id=self._premises.instance_id,
-            starts=self._premises.starts,
-            interval_seconds=config.collection_interval,
-            max_bytes=config.journal_max_bytes,
-            durability=Durability(config.durability),
-        )
-        writer = JournalWriter(self._disk, plan, self._reserve)
+        plan = journal_plan(config, self._premises)
+        writer = JournalWriter(self._disk, plan, self._reserve, self.quarantine)
         self._spool = Spool(
             self._reactor,
             self._threads["writer"],
             writer,
             GroupCommit(config.buffer_channel_size, config.max_pending_bytes),
+            self.quarantine,
             wait=plan.durability is not Durability.MEMORY,
         )
         assert self._room is not None
@@ -192,13 +202,10 @@ class Collector(Service):
             self.directory,
             self._spool,
             self._room,
-            Limits(config.max_body_bytes, config.max_decompressed_bytes, config.max_batch_records),
-            Rules(
-                config.max_record_age,
-                config.max_clock_skew,
-                overwrite_tenant=config.overwrite_tenant or self._tokens is not None,
-            ),
+            limits_of(config),
+            rules_of(config),
             config.max_pending_bytes,
+            sets_aside=self._sets_aside,
         )
         splitter = self._splitter(Stage.TMP)
         return Closing(self._reactor, self._threads["splitter"], self._spool, writer, splitter, config.close_grace)
@@ -237,7 +244,8 @@ class Collector(Service):
     def submit(self, scope: str, records: Sequence[Record]) -> "defer.Deferred[int]":
         """Take records from this process, for the tenant of `scope`: each a dict, or the JSON text of one as bytes.
 
-        Fires with how many they are, once they are durable (see `durability`). Fails with `Rejected`, `NotReady`,
+        Fires with how many are accepted, once they are durable (see `durability`): all, or, with `invalid_records:
+        quarantine`, those that were not set aside, which are as durable. Fails with `Rejected`, `NotReady`,
         `LookupFailed`, `Overloaded` or `SpoolFailed`; then none of them is kept. Cancelling forgets the result; the
         records may be kept.
         """

@@ -154,8 +154,16 @@ class Config:
         bool, Flag(), "true: a record's organization and environment are its scope's, whatever was sent"
     ] = False
     invalid_records: Annotated[
-        str, Choice(("reject_batch", "quarantine")), "what one bad record does to its batch"
-    ] = "reject_batch"  # fmt: skip
+        str,
+        Choice(("reject_batch", "quarantine")),
+        "what one bad record does to its batch; quarantine: the others are kept, and it is set aside with the reason",
+    ] = "reject_batch"
+    quarantine_quota_bytes: Annotated[
+        int,
+        Size(0),
+        "how much may be set aside before batches with bad records get 503; not a part of spool_quota_bytes;"
+        " 0: as much as the disk takes",
+    ] = 1024 * MIB
     ingest_auth: Annotated[str, Choice(("none", "token")), "whether requests need a token of their scope"] = "none"
     rate_limit_records: Annotated[
         int, Whole(0, 10**9, "records/s"), "what each scope may send before its batches get 429; 0: any number"
@@ -213,7 +221,6 @@ _LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1
 NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
     ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
-    ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("workers", lambda value: value != 1, "1 is"),
     ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),

@@ -91,7 +91,7 @@ class AnalyticsAPI:
 
     async def _post_for_scope(self, request: IRequest, scope: str) -> bytes:
         known_as = _text_of(scope)
-        return await self._post(request, lambda visit: visit.enter_scope(known_as))
+        return await self._post(request, lambda visit: visit.enter_scope(known_as), known_as)
 
     async def _post_for_names(self, request: IRequest, organization: str, environment: str) -> bytes:
         names = _text_of(organization), _text_of(environment)
@@ -100,10 +100,10 @@ class AnalyticsAPI:
     async def _post_named_in_body(self, request: IRequest) -> bytes:
         return await self._post(request, None)
 
-    async def _post(self, request: IRequest, enter: Enter | None) -> bytes:
+    async def _post(self, request: IRequest, enter: Enter | None, scope: str | None = None) -> bytes:
         """Take a request; where its scope sends too much, say so after a while."""
         try:
-            return await self._take(request, enter)
+            return await self._take(request, enter, scope)
         except RateLimited as exc:
             # The exception itself is not kept: the frames in its traceback hold the body.
             reason, retry_after = exc.reason, exc.retry_after
@@ -112,7 +112,7 @@ class AnalyticsAPI:
         waited = await self._collector.access.hold_back()
         raise RateLimited(reason, retry_after - waited)
 
-    async def _take(self, request: IRequest, enter: Enter | None) -> bytes:
+    async def _take(self, request: IRequest, enter: Enter | None, scope: str | None) -> bytes:
         """Take a request; its tenant is found before its body is looked at, unless only the body names it."""
         collector = self._collector
         reception: Reception = getattr(request, "reception", None) or Reception()
@@ -133,8 +133,8 @@ class AnalyticsAPI:
         unpacking.is_gzip(content_encoding)
         if reception.oversize:
             raise unpacking.too_large(intake.limits)
-        count = await intake.take(body, content_encoding, entry.tenant_of, entry.whose)
-        return answers.give(request, 200, answers.accepted(count))
+        taken = await intake.take(body, content_encoding, entry.tenant_of, scope, entry.whose)
+        return answers.give(request, 200, answers.accepted(*taken))
 
 
 class _Entry:

@@ -189,7 +189,6 @@ def test_values_that_are_refused(key: str) -> None:
         ("listen", "axtls:443:certificate=a:key=b"),
         ("admin_listen", "tcp:9001"),
         ("admin_listen", "tcp:9001:interface=10.0.0.1"),
-        ("invalid_records", "quarantine"),
         ("admin_token", "hush"),
         ("workers", 0),
         ("workers", 2),

@@ -33,6 +33,8 @@ FLOORS: Final = {
         "premises",
         "reserve",
         "room",
+        "quarantine",
+        "quarantine_files",
         "buckets",
         "backlog",
         "failed",
@@ -43,6 +45,7 @@ FLOORS: Final = {
         "journal",
         "spool",
         "splitter",
+        "members",
         "salvager",
         "closing",
         "access",
@@ -63,6 +66,7 @@ FLOORS: Final = {
         "config_yaml",
         "bearer",
         "destination",
+        "plans",
         "collector",
         "workers",
     },
@@ -91,7 +95,7 @@ MAY_IMPORT: Final = {
     "treq": {"stores", "client"},
     "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
     "botocore": {"stores"},
-    "axcollector.config": {"api", "config_file", "destination", "collector", "workers", "cli", "tap"},
+    "axcollector.config": {"api", "config_file", "destination", "plans", "collector", "workers", "cli", "tap"},
     "twisted.internet.reactor": {"tap", "signer_tap", "cli"},
 }
 """Who alone may import what; here and below a name stands for a module and everything in it."""
