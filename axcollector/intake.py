@@ -7,6 +7,7 @@ reactor goes on turning.
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 from twisted.internet import defer
@@ -36,6 +37,16 @@ class TenantOf(Protocol):
     def __call__(self, body: Payload, /) -> Awaitable[Tenant]:
         """The tenant; raises `Refusal` where there is none."""
         ...
+
+
+class _Here:
+    """A worker that runs everything where it is asked to, at once, and makes no Deferred for it."""
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        return function(*arguments)
+
+
+_HERE = _Here()
 
 
 class _Large:
@@ -139,7 +150,8 @@ class Intake:
             Refusal: They are not taken; the kind says why.
         """
         try:
-            batch = await self._take_at_once(body, content_encoding, tenant_of)
+            document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
+            batch = await self._batch_of(document, tenant_of, _HERE, careful=False)
         except NeedsCare:
             batch = await self._take_carefully(body, content_encoding, tenant_of)
         except Rejected as exc:
@@ -148,18 +160,6 @@ class Intake:
             batch = await self._take_carefully(body, content_encoding, tenant_of)
         await self._spool.submit(batch)
         return len(batch)
-
-    async def _take_at_once(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> Batch:
-        """The batch that an ordinary body makes.
-
-        The hot path, where all but a few bodies go: with caching it waits for nothing. It may not hand work to a
-        thread, log, or make a Deferred; what it calls looks at a record in one pass, or refuses with `NeedsCare`.
-        """
-        document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
-        tenant = await tenant_of(document)
-        checked = records.check(document.records, self._rules, self._clock.seconds(), careful=False)
-        known = await self.directory.developers(tenant, checked.client_ids)
-        return enrichment.enrich(checked, tenant, known, self._rules, careful=False)
 
     async def _take_carefully(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> Batch:
         """The batch that a large or unusual body makes; one such body at a time.
@@ -170,12 +170,23 @@ class Intake:
         try:
             worker = self._large.of(len(body))
             document = await worker.run(payload.decode, body, content_encoding, self.limits)
-            tenant = await tenant_of(document)
-            checked = await worker.run(records.check, document.records, self._rules, self._clock.seconds())
-            known = await self.directory.developers(tenant, checked.client_ids)
-            return await worker.run(enrichment.enrich, checked, tenant, known, self._rules)
+            return await self._batch_of(document, tenant_of, worker, careful=True)
         finally:
             self._turn.release()
+
+    async def _batch_of(
+        self, document: Payload, tenant_of: TenantOf, worker: Worker | _Here, *, careful: bool
+    ) -> Batch:
+        """The batch that a body makes once it has been taken apart.
+
+        The hot path, where all but a few bodies go with `_HERE`: with caching it waits for nothing. It may not log or
+        make a Deferred then; what it calls takes one pass over the records, or refuses with `NeedsCare`.
+        """
+        tenant = await tenant_of(document)
+        check = partial(records.check, careful=careful)
+        checked = await worker.run(check, document.records, self._rules, self._clock.seconds())
+        known = await self.directory.developers(tenant, checked.client_ids)
+        return await worker.run(partial(enrichment.enrich, careful=careful), checked, tenant, known, self._rules)
 
     async def take_records(self, scope: str, given: Sequence[Record]) -> int:
         """The same for records of this process: each a dict, or the JSON text of one as bytes."""
