@@ -52,7 +52,7 @@ class Service:
         if self._cpu is not None:  # it is of one thread still; those that it makes stay on that core too
             os.sched_setaffinity(self.popen.pid, {self._cpu})
         threading.Thread(target=self._read, daemon=True).start()
-        if not self._ready.wait(120):
+        if not self._ready.wait(120) or self.popen.poll() is not None:
             raise SystemExit("the service did not start:\n" + "".join(self.lines))
         return self
 
@@ -64,6 +64,7 @@ class Service:
                 self._port = int(match[1])
             if "catalog built" in line:
                 self._ready.set()
+        self._ready.set()  # it has ended, and nobody is to wait for it
 
     @property
     def port(self) -> int:
