@@ -176,7 +176,7 @@ class Config:
     ] = 10.0  # fmt: skip
     admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
-    http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "twisted"
+    http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "llhttp"
     upload_proxy: Annotated[
         str | None, ProxyUrl(), "the forward proxy for uploads and sync; with a password, better not on a command line"
     ] = field(default=None, repr=False)
@@ -223,7 +223,6 @@ NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("workers", lambda value: value != 1, "1 is"),
-    ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
     ("log_format", lambda value: value == "json", "text is"),
 )
 """What is not available yet: the key, whether a value of it is one of those, and what is available."""

@@ -108,14 +108,17 @@ def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it
     from axcollector.webapi import AnalyticsAPI  # noqa: PLC0415
 
     collector = Collector(reactor, config)
+    api = AnalyticsAPI(collector)
     ingest = IngestSite(
-        AnalyticsAPI(collector).resource(),
+        api.resource(),
         reactor,
         max_body_bytes=config.max_body_bytes,
         max_pending_bytes=config.max_pending_bytes,
         request_timeout_seconds=config.request_timeout,
         max_connections=fitting(config.max_connections, open_files_limit()),
         max_connections_per_address=config.max_connections_per_address,
+        parser=config.http_parser,
+        door=api.door,
     )
     admin = Site(HealthAPI(collector).resource(), reactor=reactor)
     return InOrder(
