@@ -79,6 +79,16 @@ class Config:
     max_decompressed_bytes: Annotated[int, Size(), "the largest body, after gunzip"] = 50 * MIB
     max_batch_records: Annotated[int, Whole(1, 10_000_000, "records"), "the largest batch"] = 20_000
     request_timeout: Annotated[float, Seconds(0.01), "a request not received whole by then is cut"] = 60.0
+    max_connections: Annotated[
+        int,
+        Whole(1, 1_000_000, "connections"),
+        "how many clients may be connected; more get 503. Fewer where the process may not open so many files",
+    ] = 10_000
+    max_connections_per_address: Annotated[
+        int,
+        Whole(0, 1_000_000, "connections"),
+        "how many may be from one address; 0: any number, as a load balancer's may all be",
+    ] = 0
     durability: Annotated[
         str,
         Choice(("fsync", "write", "memory")),

@@ -14,12 +14,13 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
 from axcollector.core import enrichment, payload, quarantine, records
-from axcollector.core.errors import Overloaded, Rejected
+from axcollector.core.errors import Overloaded, Refusal, Rejected
 from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import JSONText, NeedsCare, Payload
 from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
 from axcollector.core.unpacking import Limits
+from axcollector.fairness import FairLock
 from axcollector.room import Room
 from axcollector.services import Worker
 from axcollector.spool import Spool
@@ -90,10 +91,13 @@ class _LargeBody:
     def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
         step = object()
         self._sizes[step] = self._size
+        job = [partial(function, *arguments)]
 
         def counted() -> T:
             try:
-                return function(*arguments)
+                return job.pop()()
+            except Refusal as exc:
+                raise without_trace(exc) from None
             finally:
                 self._sizes.pop(step, None)
 
@@ -101,6 +105,12 @@ class _LargeBody:
         if result.called:  # it was not begun, or is done already
             self._sizes.pop(step, None)
         return result
+
+
+def without_trace(refusal: Refusal) -> Refusal:
+    """A refusal that does not hold on to what was refused: the calls that found it have the whole body, inflated."""
+    refusal.__cause__ = refusal.__context__ = None
+    return refusal.with_traceback(None)
 
 
 class Intake:
@@ -134,7 +144,7 @@ class Intake:
         """
         self._clock = clock
         self._large = _Large(worker)
-        self._turn = defer.DeferredLock()
+        self._turn = FairLock()
         self._max_pending_bytes = max_pending_bytes
         self._spool = spool
         self._room = room
@@ -161,39 +171,53 @@ class Intake:
             raise Overloaded(f"{self._large.held} bytes of large bodies are being worked on (max_pending_bytes)")
 
     async def take(
-        self, body: bytes, content_encoding: str | None, tenant_of: TenantOf, scope: str | None = None
+        self,
+        body: bytes,
+        content_encoding: str | None,
+        tenant_of: TenantOf,
+        scope: str | None = None,
+        whose: str = "",
     ) -> Taken:
         """Make the records of a body durable, all or none. How many they are, once they are (see `durability`).
 
         Args:
             body: As it was sent.
             content_encoding: Its coding.
-            tenant_of: Finds the tenant.
+            tenant_of: Finds the tenant once the body has been taken apart.
             scope: The scope by which the tenant was named, if it was; kept with records that are set aside.
+            whose: Where it is known before, the tenant's id: large bodies take turns by it.
 
         Raises:
             Refusal: They are not taken; the kind says why.
         """
-        try:
-            document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
-            batch = await self._batch_of(document, tenant_of, scope, _HERE, careful=False)
-        except NeedsCare:
-            batch = await self._take_carefully(body, content_encoding, tenant_of, scope)
-        except Rejected as exc:
-            if exc.code != "PAYLOAD_TOO_LARGE" or self._inline_limits == self.limits:
-                raise
-            batch = await self._take_carefully(body, content_encoding, tenant_of, scope)
+        batch = await self._take_here(body, content_encoding, tenant_of, scope)
+        if batch is None:
+            batch = await self._take_carefully(body, content_encoding, tenant_of, scope, whose)
         await self._spool.submit(batch)
         return Taken(len(batch), batch.aside_count if self._sets_aside else None)
 
-    async def _take_carefully(
+    async def _take_here(
         self, body: bytes, content_encoding: str | None, tenant_of: TenantOf, scope: str | None
+    ) -> Batch | None:
+        """The batch that a small and usual body makes, at once; None: it is neither, and nothing is held of it."""
+        try:
+            document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
+            return await self._batch_of(document, tenant_of, scope, _HERE, careful=False)
+        except NeedsCare:
+            return None
+        except Rejected as exc:
+            if exc.code != "PAYLOAD_TOO_LARGE" or self._inline_limits == self.limits:
+                raise
+            return None
+
+    async def _take_carefully(
+        self, body: bytes, content_encoding: str | None, tenant_of: TenantOf, scope: str | None, whose: str
     ) -> Batch:
         """The batch that a large or unusual body makes, or one with bad records; one such body at a time.
 
         The others wait as they were sent: one may be a hundred times as large in memory, and in work.
         """
-        await self._turn.acquire()
+        await self._turn.acquire(whose)
         try:
             worker = self._large.of(len(body))
             document = await worker.run(payload.decode, body, content_encoding, self.limits)
@@ -237,7 +261,7 @@ class Intake:
         async def known_tenant(_: Payload) -> Tenant:
             return tenant
 
-        return (await self.take(body, None, known_tenant, scope)).accepted
+        return (await self.take(body, None, known_tenant, scope, tenant.id)).accepted
 
 
 def _text_of(record: Record) -> bytes:

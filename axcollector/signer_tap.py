@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from axcollector import __version__
 from axcollector.clock_steps import ClockSteps
 from axcollector.config_endpoints import is_local, split_endpoint
+from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, endpoints_of
@@ -26,6 +27,7 @@ _PLAIN: Final = frozenset({"tcp", "tcp6"})
 _MAX_BODY_BYTES: Final = 1024
 """A request to sign has no body; what some client sends all the same is dropped."""
 _MAX_PENDING_BYTES: Final = 1 << 20
+_MAX_CONNECTIONS: Final = 10_000
 _CREDENTIALS_PATIENCE_SECONDS: Final = 20.0
 """How long a request waits for credentials: less than collectors wait for an answer."""
 
@@ -102,6 +104,7 @@ def make_service(reactor: Any, config: SignerConfig) -> IService:  # noqa: ANN40
         max_body_bytes=_MAX_BODY_BYTES,
         max_pending_bytes=_MAX_PENDING_BYTES,
         request_timeout_seconds=config.request_timeout,
+        max_connections=fitting(_MAX_CONNECTIONS, open_files_limit()),
     )
     return InOrder(
         [

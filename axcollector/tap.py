@@ -12,6 +12,7 @@ from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded, read_config
+from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
 from axcollector.exposure import warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
@@ -83,6 +84,16 @@ def _announce(loaded: Loaded) -> None:
         data_directory=config.data_directory,
         store=config.uap_server_base or config.store_url,
     )
+    open_files = open_files_limit()
+    connections = fitting(config.max_connections, open_files)
+    if connections < config.max_connections:
+        _log.info(
+            "{connections} clients may be connected, not {wanted} (max_connections), because this process may open"
+            " {open_files} files only: see LimitNOFILE= of systemd, or ulimit -n",
+            connections=connections,
+            wanted=config.max_connections,
+            open_files=open_files,
+        )
 
 
 def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it provides what every Twisted reactor does
@@ -103,6 +114,8 @@ def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it
         max_body_bytes=config.max_body_bytes,
         max_pending_bytes=config.max_pending_bytes,
         request_timeout_seconds=config.request_timeout,
+        max_connections=fitting(config.max_connections, open_files_limit()),
+        max_connections_per_address=config.max_connections_per_address,
     )
     admin = Site(HealthAPI(collector).resource(), reactor=reactor)
     return InOrder(

@@ -18,12 +18,13 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from axcollector import answers
 from axcollector.access import Access, Visit
+from axcollector.channel import IngestRequest
 from axcollector.core import payload, unpacking
 from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal, Rejected
 from axcollector.core.model import Tenant
 from axcollector.core.payload import Payload
 from axcollector.intake import Intake
-from axcollector.site import IngestRequest, Reception
+from axcollector.reception import Reception
 from axcollector.sync.directory import Directory
 
 Enter = Callable[[Visit], Awaitable[Tenant]]
@@ -132,7 +133,7 @@ class AnalyticsAPI:
         unpacking.is_gzip(content_encoding)
         if reception.oversize:
             raise unpacking.too_large(intake.limits)
-        taken = await intake.take(body, content_encoding, entry.tenant_of, scope)
+        taken = await intake.take(body, content_encoding, entry.tenant_of, scope, entry.whose)
         return answers.give(request, 200, answers.accepted(*taken))
 
 
@@ -150,6 +151,11 @@ class _Entry:
         self._visit.bring(self._size)
         self._tenant = tenant
         return tenant
+
+    @property
+    def whose(self) -> str:
+        """The tenant's id, where it is known."""
+        return "" if self._tenant is None else self._tenant.id
 
     async def tenant_of(self, document: Payload) -> Tenant:
         """The tenant of a body, who may have so many records in it; asked again where it is taken apart anew."""

@@ -42,6 +42,7 @@ def test_defaults() -> None:
     assert config.admin_listen == "tcp:9001:interface=127.0.0.1"
     assert (config.collection_interval, config.close_grace, config.upload_interval) == (120, 5, 5)
     assert (config.journal_max_bytes, config.max_body_bytes) == (256 * MIB, 10 * MIB)
+    assert (config.max_connections, config.max_connections_per_address) == (10_000, 0)
     assert config.local_storage_path == root
     assert config.data_directory == root + "/ax"
     assert config.registry_file == root + "/registry.db"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -145,7 +146,7 @@ class StandIn(Service):
 def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -> None:
     """One line says where records are taken and where they go; notes come before it; no secret is in them."""
     here = ["tcp:1:interface=127.0.0.1", "unix:/s"]
-    config = Config(local_storage_path="/d", listen=here, bearer_token="hush")
+    config = Config(local_storage_path="/d", listen=here, bearer_token="hush", max_connections=1)
     service = StandIn()
     process = launched(service, Loaded(config, ("a note",)))
     process.startService()
@@ -159,6 +160,22 @@ def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -
     assert not stopped.called
     service.stopping.callback(None)
     result_of(stopped)
+
+
+def test_fewer_connections_than_wanted(log_events: list[LogEvent]) -> None:
+    """Where the process may open fewer files than there may be connections, a line says how many there may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+    try:
+        launched(StandIn(), Loaded(Config(local_storage_path="/d", max_connections=745), ())).startService()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [formatEvent(event) for event in log_events][1:] == [
+        (
+            "744 clients may be connected, not 745 (max_connections), because this process may open 1000 files only:"
+            " see LimitNOFILE= of systemd, or ulimit -n"
+        )
+    ]
 
 
 @pytest.mark.parametrize(
