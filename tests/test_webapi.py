@@ -844,6 +844,23 @@ def test_remote_service(stand: Stand) -> None:
 # Elsewhere
 
 
+@pytest.mark.parametrize(
+    ("scope", "body", "headers"),
+    [
+        ("s1", batch(), (JSON,)),
+        ("s1", b"{", (JSON,)),
+        ("s1", b" " * 4001, (JSON,)),
+        ("s1", batch(), ()),
+        ("s1", batch(), (JSON, ("Content-Encoding", "br"))),
+        ("nowhere", batch(), (JSON,)),
+    ],
+)
+def test_who_finds_the_route(stand: Stand, scope: str, body: bytes, headers: tuple[tuple[str, str], ...]) -> None:
+    """A scope of ordinary letters is answered as Klein would, who gets the paths that end in a slash."""
+    found, klein = (stand.ask(request("POST", f"/analytics/{scope}{end}", body, headers)) for end in ("", "/"))
+    assert (found.status, found.body, sorted(found.headers)) == (klein.status, klein.body, sorted(klein.headers))
+
+
 @pytest.mark.parametrize("base_path", ["/a", "/a/b.c/d", "/<scope>", "/a:@!$&'()*+,;=~"])
 def test_base_paths(tmp_path: Path, base_path: str) -> None:
     """The native routes lie below whatever path is configured, and nowhere else."""
