@@ -32,6 +32,7 @@ FLOORS: Final = {
         "premises",
         "reserve",
         "room",
+        "tls_files",
         "buckets",
         "backlog",
         "failed",
@@ -63,8 +64,8 @@ FLOORS: Final = {
         "collector",
         "workers",
     },
-    5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
-    6: {"launch", "tap", "signer_tap", "cli"},
+    5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "tls", "api"},
+    6: {"launch", "hangup", "log_files", "notify", "reloading", "supervised", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
