@@ -2,7 +2,9 @@
 
 import datetime as dt
 import ipaddress
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -19,9 +21,14 @@ _END = dt.datetime(2120, 1, 1, tzinfo=dt.UTC)
 
 
 class Authority:
-    """Issues certificates."""
+    """Issues certificates.
+
+    Attributes:
+        server_key: Makes the keys of those that it issues them to.
+    """
 
     def __init__(self, name: str = "authority of a test") -> None:
+        self.server_key: Callable[[], Any] = lambda: ec.generate_private_key(ec.SECP256R1())
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         certificate = self._builder(self._name, self._key).add_extension(x509.BasicConstraints(True, None), True)
@@ -64,7 +71,7 @@ class Authority:
     def _issue(
         self, host: str, common_name: str = "a server of a test", end: dt.datetime = _END
     ) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = self.server_key()
         try:
             name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
