@@ -115,13 +115,26 @@ def endpoints_of(reactor: Any, key: str, texts: Sequence[str]) -> list[IStreamSe
     return [_endpoint(reactor, key, text) for text in texts if text]
 
 
+def check_endpoints(reactor: Any, key: str, texts: Sequence[str]) -> None:  # noqa: ANN401 - as above
+    """Refuse, in a running process, what `endpoints_of` would refuse at the next start. Blocking.
+
+    Sockets that systemd opened are not looked for: those of this process are in use by now.
+
+    Raises:
+        ConfigError: A text is no endpoint, or the files that it names cannot be used.
+    """
+    for text in texts:
+        kind, arguments, named = split_endpoint(text)
+        if kind == "axtls" and "systemd" in named:
+            _certificates(key, arguments, named)
+        elif kind != "systemd":
+            endpoints_of(reactor, key, [text])
+
+
 def _endpoint(reactor: Any, key: str, text: str) -> IStreamServerEndpoint:  # noqa: ANN401 - as above
     kind, arguments, named = split_endpoint(text)
     if kind == "axtls":
-        try:
-            return _tls_endpoint(reactor, key, arguments, named)
-        except ConfigError as exc:
-            raise ConfigError(f"{key}: {exc}") from exc
+        return _tls_endpoint(reactor, key, arguments, named)
     return _of_twisted(reactor, key, text)
 
 
@@ -141,13 +154,7 @@ def _of_twisted(reactor: Any, key: str, text: str) -> IStreamServerEndpoint:  # 
 
 def _tls_endpoint(reactor: Any, key: str, arguments: Sequence[str], named: Mapping[str, str]) -> TlsEndpoint:  # noqa: ANN401
     """`axtls:PORT:certificate=…:key=…[:client_ca=…][:interface=…]`, or with `systemd=NAME` in place of the port."""
-    check_tls_arguments(arguments, named)
-    files = TlsFiles(
-        os.path.abspath(named["certificate"]),
-        os.path.abspath(named["key"]),
-        os.path.abspath(named["client_ca"]) if "client_ca" in named else None,
-    )
-    certificates = Certificates(key, files)
+    certificates = _certificates(key, arguments, named)
     if "systemd" in named:
         which = named["systemd"]
         given = f"index={which}" if which.isdecimal() else f"name={quoteStringArgument(which)}"
@@ -156,3 +163,13 @@ def _tls_endpoint(reactor: Any, key: str, arguments: Sequence[str], named: Mappi
     port, interface = int(named.get("port") or arguments[0]), named.get("interface", "")
     kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
     return TlsEndpoint(reactor, kind(reactor, port, backlog=_BACKLOG, interface=interface), certificates)
+
+
+def _certificates(key: str, arguments: Sequence[str], named: Mapping[str, str]) -> Certificates:
+    """What the arguments of `axtls:` name, once it is known that all of them are understood."""
+    try:
+        check_tls_arguments(arguments, named)
+        names = [name for name in ("certificate", "key", "client_ca") if name in named]
+        return Certificates(key, TlsFiles(**{name: os.path.abspath(named[name]) for name in names}))
+    except ConfigError as exc:
+        raise ConfigError(f"{key}: {exc}") from exc

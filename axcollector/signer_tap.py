@@ -13,7 +13,7 @@ from axcollector.clock_steps import ClockSteps
 from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.core.errors import ConfigError
 from axcollector.launch import KeyOptions, Launched, give_up
-from axcollector.listening import Listeners, endpoints_of
+from axcollector.listening import Listeners, check_endpoints, endpoints_of
 from axcollector.notify import Readiness, Supervisor
 from axcollector.reloading import Live
 from axcollector.services import InOrder, OnStop, Unwaited, WorkThread
@@ -94,7 +94,7 @@ def makeService(options: Options) -> IService:
 
 def _checked(reactor: Any, running: SignerConfig, found: SignerConfig) -> SignerConfig:  # noqa: ANN401 - any reactor
     """A configuration of which it is known that its new endpoints, with their certificates, could be used."""
-    endpoints_of(reactor, "listen", [each for each in found.listen if each not in running.listen])
+    check_endpoints(reactor, "listen", [each for each in found.listen if each not in running.listen])
     return found
 
 

@@ -14,10 +14,11 @@ from axcollector import __version__
 from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
 from axcollector.config import KEYS, Config
+from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.config_file import Loaded, read_config
 from axcollector.core.errors import ConfigError
 from axcollector.launch import KeyOptions, Launched, give_up
-from axcollector.listening import Listeners, endpoints_of
+from axcollector.listening import Listeners, check_endpoints, endpoints_of
 from axcollector.notify import Readiness, Supervisor
 from axcollector.reloading import Live
 from axcollector.services import InOrder, OnStop
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from axcollector.site import IngestSite
 
 _PROGRAM: Final = "axcollector"
+_PLAIN: Final = frozenset({"tcp", "tcp6"})
 _log = Logger()
 
 _EXAMPLE: Final = """
@@ -87,9 +89,9 @@ def makeService(options: Options) -> IService:
 
 def _checked(reactor: Any, running: Config, found: Config) -> Config:  # noqa: ANN401 - any Twisted reactor
     """A configuration of which it is known that its new endpoints, with their certificates, could be used."""
-    endpoints_of(reactor, "listen", [each for each in found.listen if each not in running.listen])
+    check_endpoints(reactor, "listen", [each for each in found.listen if each not in running.listen])
     if found.admin_listen != running.admin_listen:
-        endpoints_of(reactor, "admin_listen", [found.admin_listen])
+        check_endpoints(reactor, "admin_listen", [found.admin_listen])
     return found
 
 
@@ -103,6 +105,11 @@ def _announce(loaded: Loaded) -> None:
     for note in loaded.notes:
         _log.info("{note}", note=note)
     config = loaded.config
+    if split_endpoint(config.admin_listen)[0] in _PLAIN and not is_local(config.admin_listen):
+        _log.warn(
+            "admin_listen takes its token over the network without TLS, where others may read and use it:"
+            " listen on 127.0.0.1, or on axtls:9001:certificate=…:key=… instead"
+        )
     _log.info(
         "axcollector {version} takes records at {listen}; data in {data_directory}; files go to {store}",
         version=__version__,

@@ -162,6 +162,24 @@ def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -
 
 
 @pytest.mark.parametrize(
+    ("listen", "warned"),
+    [
+        ("tcp:9001", True),
+        ("axtls:9001:certificate=c:key=k", False),
+        ("tcp:9001:interface=127.0.0.1", False),
+        ("unix:/run/admin.sock", False),
+        ("", False),
+    ],
+)
+def test_an_admin_token_in_the_clear(log_events: list[LogEvent], listen: str, warned: bool) -> None:
+    """A port that takes the token from other machines without TLS gets one warning, which says what to do."""
+    launched(StandIn(), Loaded(Config(admin_listen=listen, admin_token="hush"))).startService()
+    *warnings, _ = (str(formatEvent(event)) for event in log_events)
+    assert ["axtls:9001:certificate=" in line for line in warnings] == [True] * warned
+    assert "hush" not in str(log_events)
+
+
+@pytest.mark.parametrize(
     ("problem", "line"),
     [
         (DirectoryInUse("/d/lock", 7), "process 7 already works in this data directory (lock file /d/lock);"),

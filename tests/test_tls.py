@@ -17,9 +17,11 @@ from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
+from twisted.web.resource import Resource
 
 from axcollector.core.errors import ConfigError
-from axcollector.listening import Listeners, endpoints_of
+from axcollector.listening import Listeners, check_endpoints, endpoints_of
+from axcollector.site import IDLE_SECONDS, IngestSite
 from axcollector.tls import HANDSHAKE_SECONDS, Certificates, TlsEndpoint
 from axcollector.tls_files import TlsFiles
 from tests.certificates import Authority
@@ -322,6 +324,70 @@ def test_sockets_that_systemd_did_not_give(tmp_path: Path) -> None:
     for which in ("7", "a\\:b"):
         with pytest.raises(ConfigError, match="systemd gave this process no such socket"):
             endpoints_of(Clock(), "listen", [f"axtls:systemd={which}:{tls}"])
+
+
+def test_endpoints_of_the_next_start(tmp_path: Path) -> None:
+    """What would be refused then is refused now; whether systemd will give a socket cannot be told."""
+    certificate, key = Authority().write("127.0.0.1", tmp_path)
+    tls = f"certificate={certificate}:key={key}"
+    good = ["", "tcp:1", f"axtls:1:{tls}", f"axtls:systemd=9:{tls}", "systemd:domain=INET:index=9", "unix:/x"]
+    check_endpoints(Clock(), "listen", good)
+    for bad in ("nonsense:1", "axtls:1:certificate=/none:key=/none", "axtls:systemd=9:certificate=/none:key=/none"):
+        with pytest.raises(ConfigError, match=r"^listen: "):
+            check_endpoints(Clock(), "listen", [*good, bad])
+
+
+class Site:
+    """Our Site behind TLS, in memory."""
+
+    def __init__(self, directory: Path) -> None:
+        authority = Authority()
+        self.clock = Clock()
+        self.site = IngestSite(
+            Resource(), self.clock, max_body_bytes=1000, max_pending_bytes=1000, request_timeout_seconds=30
+        )
+        self.context = client_context(authority.write_own(directory))
+        certificates = Certificates("listen", TlsFiles(*authority.write("127.0.0.1", directory)))
+        below = Below()
+        TlsEndpoint(self.clock, below, certificates).listen(self.site)
+        self.client = MemoryClient(below.factory, self.context)
+
+    def after(self, seconds: int) -> MemoryClient:
+        """The client, so many seconds later."""
+        for _ in range(seconds):
+            self.clock.advance(1)
+        return self.client
+
+
+def test_a_silent_client_behind_the_handshake(tmp_path: Path) -> None:
+    """The site's limit for idle connections counts from the beginning; one that does not close in turn is cut."""
+    site = Site(tmp_path)
+    site.client.handshake()
+    assert not site.after(IDLE_SECONDS - 1).transport.disconnected
+    site.after(1)
+    assert (site.client.read(), site.client.ended) == (b"", True)
+    assert site.after(5).transport.disconnected
+
+
+def test_a_slow_request_behind_the_handshake(tmp_path: Path) -> None:
+    """The site's limit for requests holds, and its answer arrives."""
+    site = Site(tmp_path)
+    site.client.handshake()
+    site.client.tls.write(b"POST / HTTP/1.1\r\nHost: x\r\n")
+    site.client.carry()
+    site.after(30)
+    assert site.client.read().startswith(b"HTTP/1.1 408 ")
+    assert site.client.ended
+    assert site.after(5).transport.disconnected
+
+
+def test_a_silent_client_is_cut_before_the_site_would(tmp_path: Path) -> None:
+    """A handshake has less time than an idle connection; then the site knows nothing of it any more."""
+    site = Site(tmp_path)
+    assert site.after(int(HANDSHAKE_SECONDS)).transport.disconnected
+    site.client.protocol.connectionLost(Failure(ConnectionDone()))
+    assert site.site.channels == set()
+    assert site.clock.getDelayedCalls() == []
 
 
 @pytest_twisted.ensureDeferred

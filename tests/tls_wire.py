@@ -43,11 +43,19 @@ class HalfClosable(StringTransport):
         """Nothing more will be written."""
         self.half_closed = True
 
+    def setTcpNoDelay(self, enabled: bool) -> None:
+        """Nothing is ever delayed."""
+
 
 class MemoryClient:
-    """A connection from a client to a protocol of a factory."""
+    """A connection from a client to a protocol of a factory.
+
+    Attributes:
+        ended: Whether the other side has said that nothing more comes.
+    """
 
     def __init__(self, factory: Any, context: ssl.SSLContext) -> None:
+        self.ended = False
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname="127.0.0.1")
         self.transport = HalfClosable()
@@ -76,14 +84,17 @@ class MemoryClient:
         return bool(sent or answered)
 
     def read(self) -> bytes:
-        """What the other side said."""
+        """What the other side said, up to its end."""
         self.carry()
         data = b""
-        while True:
+        while not self.ended:
             try:
-                data += self.tls.read(1 << 16)
+                piece = self.tls.read(1 << 16)
             except ssl.SSLWantReadError:
-                return data
+                break
+            self.ended = not piece
+            data += piece
+        return data
 
     def begin(self) -> bytes:
         """The bytes of a handshake's beginning, which nobody was given yet."""
