@@ -85,14 +85,14 @@ def makeService(options: Options) -> IService:
         Readiness(reactor, Supervisor(os.environ), whole.tokens.problem, f"signing at {', '.join(config.listen)}"),
         SIGNER_KEYS,
         config,
-        lambda: _checked(reactor, config, read(read_signer_config)),
+        lambda: checked(reactor, config, read(read_signer_config)),
         live=Live(),
         certificates=whole.listeners.certificates,
     )
     return launched(service, config)
 
 
-def _checked(reactor: Any, running: SignerConfig, found: SignerConfig) -> SignerConfig:  # noqa: ANN401 - any reactor
+def checked(reactor: Any, running: SignerConfig, found: SignerConfig) -> SignerConfig:  # noqa: ANN401 - any reactor
     """A configuration of which it is known that its new endpoints, with their certificates, could be used."""
     check_endpoints(reactor, "listen", [each for each in found.listen if each not in running.listen])
     return found

@@ -80,14 +80,14 @@ def makeService(options: Options) -> IService:
         Readiness(reactor, supervisor, whole.problem, f"taking records at {', '.join(loaded.config.listen)}"),
         KEYS,
         loaded.config,
-        lambda: _checked(reactor, loaded.config, read(read_config).config),
+        lambda: checked(reactor, loaded.config, read(read_config).config),
         live=whole.live,
         certificates=[each for listeners in whole.listeners for each in listeners.certificates],
     )
     return launched(service, loaded)
 
 
-def _checked(reactor: Any, running: Config, found: Config) -> Config:  # noqa: ANN401 - any Twisted reactor
+def checked(reactor: Any, running: Config, found: Config) -> Config:  # noqa: ANN401 - any Twisted reactor
     """A configuration of which it is known that its new endpoints, with their certificates, could be used."""
     check_endpoints(reactor, "listen", [each for each in found.listen if each not in running.listen])
     if found.admin_listen != running.admin_listen:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +21,11 @@ from twisted.logger import LogEvent, formatEvent
 from axcollector import __version__
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded
-from axcollector.core.errors import DirectoryInUse
+from axcollector.core.errors import ConfigError, DirectoryInUse
 from axcollector.launch import CannotStart
-from axcollector.tap import Options, launched, makeService
+from axcollector.tap import Options, assemble, checked, launched, makeService
 from tests.fakes import result_of
+from tests.wire import Connection, request
 
 ROOT: Final = Path(__file__).parent.parent
 TWISTD: Final = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
@@ -287,3 +289,43 @@ def test_a_process_from_start_to_stop(tmp_path: Path) -> None:
     assert "Traceback" not in log + rest
     assert "Main loop terminated" in rest
     assert process.returncode in {0, -signal.SIGTERM}
+
+
+def test_what_is_exchanged_in_a_running_process(tmp_path: Path) -> None:
+    """A new admin token, given or in a file, and a new time limit count at once; nothing does where the file is bad."""
+    from twisted.internet import reactor
+
+    config = Config(local_storage_path=str(tmp_path), admin_token="one", admin_listen="", request_timeout=60)
+    whole = assemble(reactor, config)
+    admin, ingest = (listeners._factory for listeners in whole.listeners)
+
+    def status(token: str) -> int:
+        connection = Connection(admin)
+        connection.send(request("GET", "/nowhere", headers=(("Authorization", f"Bearer {token}"),)))
+        found = int(connection.transport.value().split(b" ")[1])
+        connection.hang_up()
+        return found
+
+    file = tmp_path / "token"
+    file.write_text("two\n")
+    assert whole.problem() == "Service is not initialized completely"
+    assert (status("one"), status("two")) == (404, 401)
+    new = replace(config, admin_token=None, admin_token_file=str(file), request_timeout=5)
+    apply = whole.live.prepare(new)
+    assert (status("one"), ingest.request_timeout_seconds) == (404, 60)
+    apply()
+    assert (status("one"), status("two"), ingest.request_timeout_seconds) == (401, 404, 5)
+    file.write_text("")
+    with pytest.raises(ConfigError, match="admin_token_file"):
+        whole.live.prepare(new)
+    assert status("two") == 404
+
+
+def test_a_configuration_is_checked_as_at_a_start(tmp_path: Path) -> None:
+    """Endpoints that changed have to be ones, with their certificates; those that did not are in use."""
+    running = Config(local_storage_path=str(tmp_path), listen="nonsense:1")
+    assert checked(None, running, running) is running
+    missing = "axtls:1:certificate=/none:key=/none:interface=127.0.0.1"
+    for settings in ({"listen": "nonsense:2"}, {"admin_listen": missing}):
+        with pytest.raises(ConfigError, match=r"^(listen|admin_listen): "):
+            checked(None, running, replace(running, **settings))
