@@ -35,6 +35,7 @@ FLOORS: Final = {
         "room",
         "quarantine",
         "quarantine_files",
+        "tls_files",
         "buckets",
         "backlog",
         "failed",
@@ -84,9 +85,10 @@ FLOORS: Final = {
         "client",
         "buffer",
         "listening",
+        "tls",
         "api",
     },
-    6: {"launch", "tap", "signer_tap", "cli"},
+    6: {"launch", "hangup", "log_files", "notify", "reloading", "supervised", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
