@@ -1,5 +1,6 @@
 """`twistd axsigner`: its options, and the signing service put together for a process of its own."""
 
+import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +14,7 @@ from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.core.errors import ConfigError
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, endpoints_of
+from axcollector.ownership import PrivateDirectory
 from axcollector.services import InOrder, OnStop, WorkThread
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
 from axcollector.token_watch import TokenWatch
@@ -106,6 +108,7 @@ def make_service(reactor: Any, config: SignerConfig) -> IService:  # noqa: ANN40
     return InOrder(
         [
             ClockSteps(reactor, time.time, time.monotonic),
+            PrivateDirectory(os.path.dirname(config.tokens_path)),
             credential_thread,
             token_thread,
             tokens,

@@ -30,6 +30,9 @@ FLOORS: Final = {
         "tokens",
         "services",
         "premises",
+        "bugs",
+        "ownership",
+        "aside",
         "reserve",
         "room",
         "buckets",
@@ -63,7 +66,7 @@ FLOORS: Final = {
         "collector",
         "workers",
     },
-    5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
+    5: {"answers", "openapi", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
     6: {"launch", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
