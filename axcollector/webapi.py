@@ -17,6 +17,7 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from axcollector import answers
+from axcollector.bugs import report
 from axcollector.core import payload, unpacking
 from axcollector.core.errors import NotReady, Overloaded, Refusal, Rejected
 from axcollector.core.model import Tenant
@@ -168,7 +169,7 @@ def answer_to_failure(request: IRequest, failure: Failure, log: Logger) -> bytes
         problem = Overloaded("The service is stopping")
     if isinstance(problem, Refusal):
         return answers.refuse(request, problem)
-    log.failure("a request failed in a way nobody foresaw", failure)
+    report(log, "a request failed in a way nobody foresaw", failure)
     return answers.give(request, 500, answers.error("INTERNAL_SERVER_ERROR", "The request could not be processed"))
 
 
