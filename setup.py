@@ -41,6 +41,7 @@ setup(
             "pytest>=8.3",
             "pytest-twisted>=1.14.3",
             "ruff>=0.9",
+            "schemathesis>=4.1,<5",
             "sphinx>=8.0",
             "types-PyYAML",
         ],

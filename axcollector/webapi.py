@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 from urllib.parse import quote, unquote
 
+import msgspec
 from klein import Klein, KleinRenderable
 from klein.resource import KleinResource
 from twisted.internet import defer
@@ -16,7 +17,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from axcollector import answers
+from axcollector import answers, openapi
 from axcollector.bugs import report
 from axcollector.core import payload, unpacking
 from axcollector.core.errors import NotReady, Overloaded, Refusal, Rejected
@@ -73,6 +74,8 @@ class AnalyticsAPI:
             (_PUBLISHER, self._post_for_names),
         ):
             self._app.route(path, methods=["POST"], strict_slashes=False)(plain(endpoint))
+        self._description = msgspec.json.encode(openapi.document(collector.config.base_path))
+        self._app.route(openapi.PATH, methods=["GET"])(plain(self._describe))
 
         @self._app.handle_errors(Exception)
         def failed(request: IRequest, failure: Failure) -> bytes:
@@ -81,6 +84,9 @@ class AnalyticsAPI:
     def resource(self) -> KleinResource:
         """The resource; its answers are JSON, errors included."""
         return JSONResource(self._app)
+
+    async def _describe(self, request: IRequest) -> bytes:
+        return answers.give(request, 200, self._description)
 
     async def _post_for_scope(self, request: IRequest, scope: str) -> bytes:
         known_as = _text_of(scope)
