@@ -180,7 +180,7 @@ async def test_a_collector_with_a_signing_service(tmp_path: Path, started: list[
     """Tokens, signed URLs, the proxy's password and clients' credentials: through working and failing requests."""
     ports = Ports()
     signing = SigningServer(SECRETS["bearer token"])
-    raw = RawServer(b"HTTP/1.1 200 X-Amz-Signature=confidential-1\r\nNo header confidential-1\r\n\r\n", then_close=True)
+    raw = RawServer(b"HTTP/1.1 X-Amz-Signature=confidential-1\r\n\r\n", then_close=True)
     bad = ports.listen(raw)
     signing.next_signs += [
         *(echo(status) for status in (401, 403, 400, 500, 302, 429, 200)),
