@@ -47,6 +47,7 @@ setup(
             "pytest-twisted>=1.14.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "schemathesis>=4.1,<5",
             "sphinx>=8.0",
             "types-PyYAML",
         ],

@@ -31,6 +31,9 @@ FLOORS: Final = {
         "services",
         "fairness",
         "premises",
+        "bugs",
+        "ownership",
+        "aside",
         "reserve",
         "room",
         "quarantine",
@@ -73,6 +76,7 @@ FLOORS: Final = {
     },
     5: {
         "answers",
+        "openapi",
         "heads",
         "reception",
         "conversation",
