@@ -14,9 +14,22 @@ from hypothesis import strategies as st
 from axcollector.core import jsontext, payload
 from axcollector.core.errors import Rejected
 from axcollector.core.unpacking import Limits
-from tests.ingest_oracle import LIMITS, MAX_RECORDS, RULES, START, Number, check_body, expected, levels, parse, spelling
+from tests.ingest_oracle import (
+    END,
+    LIMITS,
+    MAX_RECORDS,
+    RULES,
+    START,
+    Number,
+    check_body,
+    expected,
+    levels,
+    parse,
+    spelling,
+)
 from tests.json_texts import likely_records, obj, strings, values
 
+ZEROS = [("0", "-0"), ("-0", "0"), ("-0", "-0"), ("-1", "-0")]
 GOOD = f'"{START}":1'
 
 
@@ -41,6 +54,7 @@ ACCEPTED = {
     "5,000 digits": body(record(f'"n":{"9" * 5000}'), f'{{"{START}":{"1" * 5000}}}'),
     "5,000 digits beside": body(record(), around=f'"n":-{"1" * 5000},'),
     "numbers as they are spelled": body(record('"a":12345678901234567890,"b":1.10,"c":1e400,"d":-0,"e":1E+2')),
+    "minus zero, carefully": body(*(f'{{"{START}":{a},"{END}":{b},"x":"\\ud800"}}' for a, b in ZEROS)),
     "a lone high surrogate": body(record(r'"x":"\ud800"')),
     "a lone low surrogate": body(record(r'"x":"a\uDFFFb"')),
     "lone ones in a row": body(record(r'"x":"\uD83D\ud83d\ude00\ude00"')),

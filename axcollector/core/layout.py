@@ -34,11 +34,11 @@ UNREADABLE: Final = "unreadable"
 MAX_BUCKET_BYTES: Final = 200
 """A tenant whose directory name would be longer is refused; file systems allow 255, and salvage appends a mark."""
 
-_STAMP: Final = "%Y%m%d%H%M%S"
 _STAMP_LENGTH: Final = len("yyyyMMddHHmmss")
 _JOURNAL: Final = re.compile(
-    r"(?P<start>\d{14})\.(?P<end>\d{14})_(?P<instance>[^_~]+)_writer_(?P<starts>\d+)-(?P<worker>\d+)-(?P<sequence>\d+)"
-    r"(?P<suffix>\.journal|\.split)(?:~recoveredTS~(?P<recovered>\d{14}\.\d{3}))?"
+    r"(?P<start>\d{14})\.(?P<end>\d{14})_(?P<instance>[0-9A-Za-z-]+)_writer_(?P<starts>\d+)-(?P<worker>\d+)-(?P<sequence>\d+)"
+    r"(?P<suffix>\.journal|\.split)(?:~recoveredTS~(?P<recovered>\d{14}\.\d{3}))?",
+    re.ASCII,
 )
 _MILLISECONDS: Final = re.compile(r"\d{14}\.\d{3}", re.ASCII)
 _COPY: Final = re.compile(r"(?P<original>.+)_recovered(?:_\d{14}\.\d{3})?", re.ASCII)
@@ -55,7 +55,8 @@ class Stage(enum.StrEnum):
 
 def stamp(seconds: int) -> str:
     """`seconds` since the epoch as `yyyyMMddHHmmss` in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime(_STAMP)
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return f"{moment.year:04d}{moment:%m%d%H%M%S}"  # not %Y, which gives the year 16 two digits
 
 
 def stamp_milliseconds(now: float) -> str:
@@ -144,7 +145,7 @@ def parse_bucket_directory(text: str) -> BucketName:
 def key_of_file(start: int, file_name: str) -> str:
     """`date=YYYY-MM-DD/time=HH-MM-SS/{file name}`: where a file of a bucket goes, below its tenant's place."""
     moment = datetime.fromtimestamp(start, UTC)
-    return f"date={moment:%Y-%m-%d}/time={moment:%H-%M-%S}/{file_name}"
+    return f"date={moment.date().isoformat()}/time={moment:%H-%M-%S}/{file_name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +224,9 @@ class JournalName:
             int(match["sequence"]),
             match["recovered"] or "",
         )
+        if name not in (journal.journal, journal.split):  # zeros before a number
+            message = f"not the name of a journal: {name!r}"
+            raise ValueError(message)
         return journal, match["suffix"]
 
 
