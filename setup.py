@@ -31,6 +31,8 @@ setup(
     extras_require={
         # For the store s3://bucket/prefix and for axsigner: its signer and its ways to find credentials, never its I/O.
         "s3": ["botocore>=1.35"],
+        # For `python -m benchmarks.fuzz`, which does without where there is no wheel.
+        "fuzz": ['atheris>=3.0; python_version < "3.14" and sys_platform == "linux"'],
         "test": [
             "botocore>=1.35",
             "coverage>=7.13",

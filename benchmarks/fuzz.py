@@ -89,7 +89,8 @@ def guided(target: Target, options: argparse.Namespace) -> Report:
                 report.executions = int(end[1])
             else:
                 rest = [*rest[-40:], line]
-    report.crashes = sorted(str(path) for path in set(options.keep.iterdir()) - before)
+    kept = set(options.keep.iterdir()) - before
+    report.crashes = sorted(str(path) for path in kept if "-slow-unit-" not in path.name)
     for path in report.crashes:
         print(f"{''.join(rest)}{target.name}: an input breaks it, kept in {path}", flush=True)
     if process.returncode and not report.crashes:

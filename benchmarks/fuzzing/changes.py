@@ -231,6 +231,8 @@ CHANGES = Target(
         ).encode(),
         json.dumps([[1, COMPANIES, {"tenant_id": "t", "id": "1", "name": 5}, None], 7, [9, 5, [], {}]]).encode(),
         json.dumps([[3, "kms.unheard_of", None, {"id": "\ud800"}], [1, PRODUCTS, None, None]]).encode(),
+        b'[[3,"kms.app",null,{"tenant_id":"t","id":"\\ud800"}]]',
+        b'{"x":' + b"[" * 3000,
     ),
     words=(
         *(

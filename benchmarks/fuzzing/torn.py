@@ -192,6 +192,7 @@ SALVAGE = Target(
         b"\4" + _flushed((b'{"x":"%b"}\n' % (b"x" * (LONG_LINE_BYTES + 9)), *_LINES[:2])),
         b"\5" + gzip.compress(b"\0" * 1_200_000 + b"\n{}\n", mtime=0)[:-1],
         b"\4" + _flushed(_LINES[:3]) + bytes(300),
+        b"\4" + gzip.compress(b'{}\nno JSON\n{"b"', mtime=0) + gzip.compress(b":2}\n{}\n", mtime=0)[:-1],
     ),
     words=(
         *(frames.MAGIC, frames.MAGIC + b"\x01", b"\x1f\x8b\x08", b"\0" * 16, b"\0" * 512, b"\xff" * 4, b"\n", b"{}\n"),
