@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from axcollector.aside import put_aside
 from axcollector.core import layout
 from axcollector.core.schedule import StagedFile
+from axcollector.core.stamps import unstamp
 from axcollector.disk import Disk, read_slices
 
 _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
@@ -193,7 +194,7 @@ def parse_bucket(bucket: str) -> tuple[int, str]:
         ValueError: It is no bucket's name.
     """
     tenant, _, start = bucket.partition(layout.RECOVERED_MARK)[0].rpartition("~")
-    return layout.unstamp(start), _checked(tenant)
+    return unstamp(start), _checked(tenant)
 
 
 @functools.lru_cache(maxsize=10_000)

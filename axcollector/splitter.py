@@ -32,8 +32,8 @@ from axcollector.core.layout import (
     RECOVERED_MARK,
     JournalName,
     Stage,
-    stamp_milliseconds,
 )
+from axcollector.core.stamps import stamp_milliseconds
 from axcollector.disk import Disk, ensure_within, read_slices, remove_tree
 from axcollector.members import Contents, Members, packed, pieces
 from axcollector.quarantine import Quarantine

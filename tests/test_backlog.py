@@ -8,8 +8,8 @@ import pytest
 
 from axcollector.backlog import RETURNED_LIMIT, SLICE, Page, StagedBacklog
 from axcollector.core.delivery import Backlog
-from axcollector.core.layout import stamp
 from axcollector.core.schedule import StagedFile
+from axcollector.core.stamps import stamp
 from axcollector.disk import Disk
 
 START = 1_767_323_045

@@ -16,8 +16,8 @@ from axcollector.backlog import SLICE
 from axcollector.buckets import merge_bucket
 from axcollector.core.delivery import Backlog, Counts, UploaderStatus
 from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
-from axcollector.core.layout import stamp
 from axcollector.core.retry import Pause
+from axcollector.core.stamps import stamp
 from axcollector.disk import Disk
 from axcollector.services import Worker, WorkThread
 from axcollector.stores.signed import SignedStore
