@@ -62,6 +62,9 @@ ACCEPTED = {
     "a key that is one": body(record(r'"\ud800":1', r'"\udc00":2')),
     "one beside the records": body(record(), around=r'"\udc00":"\ud800",'),
     "a client id that is one": body(record(r'"client_id":"\ud800"')),
+    "an empty client id": body(record('"client_id":""')),
+    "carriage returns alone": f'{{"records":\r[\r{{\r{GOOD}\r}}\r]\r}}\r'.encode(),
+    "carriage returns around all": f'{{"x":"\\ud800"\r,\r"records"\r:\r[\r{{{GOOD}\r}}\r]\r}}'.encode(),
     "all escapes": body(record(r'"\"\\\/\b\f\n\r\t\u0000":"\"\\\/\b\f\n\r\t\u0000\u007f"')),
     "escaped names of fields": body(r'{"client_received_start_\u0074imestamp":1,"client\u005fid":"key-1"}'),
     "the last of repeated ones": body(rf'{{"{START}":"x","client\u005fid":5,"client_id":"key-1",{GOOD}}}'),
@@ -232,6 +235,14 @@ def test_masking_lone_surrogates(text: str) -> None:
     masked = jsontext.mask_surrogates(sent)
     assert len(masked) == len(sent)
     assert json.loads(masked) == "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in value)
+
+
+@pytest.mark.parametrize("pair", [rb"\ud83d\ude00", rb"\uD83D\uDE00", rb"\uDBff\uDFff", rb"\\\ud800\udc00"])
+def test_pairs_are_not_masked(pair: bytes) -> None:
+    """An escaped pair is one character, in capitals or not; what is left of one is none."""
+    assert jsontext.mask_surrogates(pair * 2) == pair * 2
+    assert jsontext.mask_surrogates(pair[:-6] + pair[-6:-1]) != pair[:-1]
+    assert jsontext.mask_surrogates(pair + pair[-6:]) == pair + rb"\uFFFD"
 
 
 @pytest.mark.parametrize("piece", [b"\\\\", b"\\n", b"\\u0041", b"\\ud83d\\ude00", b"\\", b"\\ud800"])
