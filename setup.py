@@ -24,6 +24,9 @@ setup(
         "treq>=24.9.1",
         "msgspec>=0.19.0",
         "PyYAML>=6.0.1",
+        # Twisted[tls] brings both; axtls: gives pyOpenSSL what cryptography has read, which older ones do not take.
+        "pyOpenSSL>=24.3.0",
+        "cryptography>=42.0.0",
         # No wheels elsewhere; the standard library's zlib serves there.
         'isal>=1.7.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
         'zlib-ng>=0.5.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
@@ -33,6 +36,8 @@ setup(
         "s3": ["botocore>=1.35"],
         # For `python -m benchmarks.ingest --profile`.
         "profile": ["py-spy>=0.4"],
+        # For `python -m benchmarks.fuzz`, which does without where there is no wheel.
+        "fuzz": ['atheris>=3.0; python_version < "3.14" and sys_platform == "linux"'],
         "test": [
             "botocore>=1.35",
             "coverage>=7.13",
@@ -44,6 +49,7 @@ setup(
             "pytest-twisted>=1.14.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "schemathesis>=4.1,<5",
             "sphinx>=8.0",
             "types-PyYAML",
         ],

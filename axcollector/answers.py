@@ -10,6 +10,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
+from axcollector.bugs import report
 from axcollector.core.errors import Overloaded, Refusal, Rejected
 
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
@@ -64,7 +65,7 @@ def of_problem(problem: BaseException, log: Logger) -> Answer:
         problem = Overloaded("The service is stopping")
     if isinstance(problem, Refusal):
         return of_refusal(problem)
-    log.failure("a request failed in a way nobody foresaw", Failure(problem))
+    report(log, "a request failed in a way nobody foresaw", Failure(problem))
     return Answer(500, error("INTERNAL_SERVER_ERROR", "The request could not be processed"))
 
 

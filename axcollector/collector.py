@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from axcollector.access import Access
 from axcollector.bearer import BearerToken
+from axcollector.bugs import report
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
 from axcollector.core.commit import GroupCommit
@@ -289,7 +290,7 @@ class Collector(Service):
                 late.cancel()
                 told.callback(None)
             if result is not None:
-                self._log.failure("stopping went wrong", result)
+                report(self._log, "stopping went wrong", result)
 
         finished.addBoth(stopped)
         return told

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 from axcollector.config_endpoints import Endpoint, Endpoints, is_local, takes_any_port
 from axcollector.config_keys import MIB, Key, keys_of, read_values
-from axcollector.config_urls import ProxyUrl, StoreUrl, Url
+from axcollector.config_urls import ProxyUrl, StoreUrl, Url, shortly
 from axcollector.config_values import (
     Choice,
     Duration,
@@ -174,7 +174,10 @@ class Config:
     rate_limit_burst: Annotated[
         float, Seconds(1, 86_400), "what comes in so long at these rates may be sent at once"
     ] = 10.0  # fmt: skip
-    admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
+    admin_token: Annotated[
+        str | None, Text(), "the token for admin_listen; needed where that can be reached from other machines"
+    ] = field(default=None, repr=False)
+    admin_token_file: Annotated[str | None, Path(), "a file that holds it; read at the start and on SIGHUP"] = None
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
     http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "llhttp"
     upload_proxy: Annotated[
@@ -216,12 +219,7 @@ class Config:
 KEYS: Final[Mapping[str, Key]] = keys_of(Config)
 """Every key, by name, in the order of the documentation."""
 
-_LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1) and unix: are, or nothing"
-
 NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
-    ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
-    ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
-    ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("workers", lambda value: value != 1, "1 is"),
     ("log_format", lambda value: value == "json", "text is"),
 )
@@ -237,6 +235,7 @@ def _check_together(config: Config) -> None:
             f"admin_listen and listen are both {config.admin_listen!r}; allowed are different endpoints,"
             " because whoever sends records is not to see the admin pages"
         )
+    _check_admin(config)
     _check_sync(config)
     for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
         if os.path.isabs(path) and os.path.commonpath([path, config.data_directory]) == config.data_directory:
@@ -244,6 +243,18 @@ def _check_together(config: Config) -> None:
                 f"{key}: {path!r} lies in {config.data_directory!r}, which data_path keeps for the stages;"
                 " allowed is a path outside of it"
             )
+
+
+def _check_admin(config: Config) -> None:
+    """Refuse an admin port that others can reach and that asks nobody for a token."""
+    if config.admin_token is not None and config.admin_token_file is not None:
+        raise ConfigError("admin_token and admin_token_file are both set; allowed is one of them")
+    has_token = config.admin_token is not None or config.admin_token_file is not None
+    if config.admin_listen and not has_token and not is_local(config.admin_listen):
+        raise ConfigError(
+            f"admin_token is missing; it is needed because admin_listen, {shortly(config.admin_listen)}, may be reached"
+            " from other machines: set it in the configuration file, or add interface=127.0.0.1"
+        )
 
 
 SYNC_KEYS: Final = tuple(name for name in KEYS if name.startswith("apigeesync_"))

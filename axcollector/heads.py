@@ -116,7 +116,7 @@ def _is_large(head: bytes) -> bool:
 
 
 def unfinished_problem(head: bytes) -> Cut | None:
-    """What is wrong already with a head of which more is to come; of the line in which it breaks off only the length."""
+    """What is wrong already with a head of which more is to come; of its last line only the length."""
     done, end, rest = head.rpartition(b"\r\n")
     if b"\n" in rest:
         return NO_HTTP

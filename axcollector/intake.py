@@ -171,14 +171,19 @@ class Intake:
             raise Overloaded(f"{self._large.held} bytes of large bodies are being worked on (max_pending_bytes)")
 
     async def take(
-        self, body: bytes, content_encoding: str | None, tenant_of: TenantOf, scope: str | None = None, whose: str = ""
+        self,
+        body: bytes,
+        content_encoding: str | None,
+        tenant_of: TenantOf,
+        scope: str | None = None,
+        whose: str = "",
     ) -> Taken:
         """Make the records of a body durable, all or none. How many they are, once they are (see `durability`).
 
         Args:
             body: As it was sent.
             content_encoding: Its coding.
-            tenant_of: Finds the tenant.
+            tenant_of: Finds the tenant once the body has been taken apart.
             scope: The scope by which the tenant was named, if it was; kept with records that are set aside.
             whose: Where it is known before, the tenant's id: large bodies take turns by it.
 

@@ -17,6 +17,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from axcollector.bugs import report
+
 T = TypeVar("T")
 
 
@@ -71,7 +73,7 @@ class Periodic(Service):
             pass
         except Exception:  # noqa: BLE001 - the edge where periodic work's failures are logged
             self.failures += 1
-            self._log.failure("periodic work {name} failed; it goes on at its next time", name=self.name)
+            report(self._log, "periodic work {name} failed; it goes on at its next time", name=self.name)
 
     def _guarded(self) -> "defer.Deferred[object]":
         self._running = defer.ensureDeferred(self._run())
@@ -250,3 +252,12 @@ class WorkThread(Service):
     def _forget_waiter(self, waiter: "defer.Deferred[None]") -> None:
         if waiter in self._idle:
             self._idle.remove(waiter)
+
+
+class Unwaited(WorkThread):
+    """A thread that nobody waits for in the end: its work may take long, and leaves nothing half done."""
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Take no more work."""
+        super().stopService().addErrback(lambda failure: failure.trap(defer.CancelledError) and None).cancel()
+        return defer.succeed(None)

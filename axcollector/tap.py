@@ -1,7 +1,10 @@
 """`twistd axcollector`: its options, and the whole put together for a process of its own. The first embedder."""
 
+import os
 import time
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
 from twisted.logger import Logger
@@ -11,15 +14,24 @@ from axcollector import __version__
 from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
 from axcollector.config import KEYS, Config
+from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.config_file import Loaded, read_config
 from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
 from axcollector.exposure import warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
-from axcollector.listening import Listeners, endpoints_of
+from axcollector.listening import Listeners, check_endpoints, endpoints_of
+from axcollector.notify import Readiness, Supervisor
+from axcollector.reloading import Live
 from axcollector.services import InOrder, OnStop
+from axcollector.supervised import Reread, supervised
+
+if TYPE_CHECKING:
+    from axcollector.admin.access import AdminToken
+    from axcollector.site import IngestSite
 
 _PROGRAM: Final = "axcollector"
+_PLAIN: Final = frozenset({"tcp", "tcp6"})
 _log = Logger()
 
 _EXAMPLE: Final = """
@@ -57,12 +69,32 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 - importing this module must not choose one
 
+    read = Reread(options["config"], options.overrides())
     try:
-        loaded = read_config(options["config"], options.overrides())
-        service = make_service(reactor, loaded.config)
+        loaded = read(read_config)
+        whole = assemble(reactor, loaded.config)
     except ConfigError as exc:
         give_up(_PROGRAM, exc)
+    supervisor = Supervisor(os.environ)
+    service = supervised(
+        reactor,
+        whole.service,
+        Readiness(reactor, supervisor, whole.problem, f"taking records at {', '.join(loaded.config.listen)}"),
+        KEYS,
+        loaded.config,
+        lambda: checked(reactor, loaded.config, read(read_config).config),
+        live=whole.live,
+        certificates=[each for listeners in whole.listeners for each in listeners.certificates],
+    )
     return launched(service, loaded)
+
+
+def checked(reactor: Any, running: Config, found: Config) -> Config:  # noqa: ANN401 - any Twisted reactor
+    """A configuration of which it is known that its new endpoints, with their certificates, could be used."""
+    check_endpoints(reactor, "listen", [each for each in found.listen if each not in running.listen])
+    if found.admin_listen != running.admin_listen:
+        check_endpoints(reactor, "admin_listen", [found.admin_listen])
+    return found
 
 
 def launched(service: IService, loaded: Loaded) -> IService:
@@ -77,6 +109,11 @@ def _announce(loaded: Loaded) -> None:
     config = loaded.config
     if warning := warning_of(config.listen, tokens=config.ingest_auth == "token"):
         _log.warn("{warning}", warning=warning)
+    if split_endpoint(config.admin_listen)[0] in _PLAIN and not is_local(config.admin_listen):
+        _log.warn(
+            "admin_listen takes its token over the network without TLS, where others may read and use it:"
+            " listen on 127.0.0.1, or on axtls:9001:certificate=…:key=… instead"
+        )
     _log.info(
         "axcollector {version} takes records at {listen}; data in {data_directory}; files go to {store}",
         version=__version__,
@@ -96,13 +133,45 @@ def _announce(loaded: Loaded) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A collector and its doors.
+
+    Attributes:
+        service: All of it.
+        collector: The collector.
+        listeners: What listens.
+        live: What of the configuration can be exchanged while it runs.
+    """
+
+    service: InOrder
+    collector: Collector
+    listeners: Sequence[Listeners]
+    live: Live[Config]
+
+    def problem(self) -> str | None:
+        """Why no request would be taken; None: it would, as far as the process itself is concerned."""
+        return self.collector.problems()["catalog"]
+
+
 def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it provides what every Twisted reactor does
-    """A collector and its doors: what takes records, and what tells of its health. Starts nothing yet.
+    """A collector and its doors, for a process that looks after signals itself. Starts nothing yet.
 
     Raises:
         ConfigError: An endpoint cannot be made.
     """
+    service: IService = assemble(reactor, config).service
+    return service
+
+
+def assemble(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
+    """A collector and its doors: what takes records, and what tells of its health. Starts nothing yet.
+
+    Raises:
+        ConfigError: An endpoint cannot be made, or the admin token not be read.
+    """
     # Importing klein installs a reactor, and it is the launcher's to choose one.
+    from axcollector.admin.access import AdminToken, GuardedResource, read_token  # noqa: PLC0415
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415
     from axcollector.site import IngestSite  # noqa: PLC0415
     from axcollector.webapi import AnalyticsAPI  # noqa: PLC0415
@@ -120,13 +189,38 @@ def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it
         parser=config.http_parser,
         door=api.door,
     )
-    admin = Site(HealthAPI(collector).resource(), reactor=reactor)
-    return InOrder(
+    token = AdminToken(read_token(config.admin_token, config.admin_token_file))
+    pages = GuardedResource(HealthAPI(collector, token.allows).resource(), token)
+    listeners = (
+        Listeners(
+            "admin_listen",
+            endpoints_of(reactor, "admin_listen", [config.admin_listen]),
+            Site(pages, reactor=reactor),
+        ),
+        Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest),
+    )
+    service = InOrder(
         [
             ClockSteps(reactor, time.time, time.monotonic),
             collector,
-            Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), admin),
+            listeners[0],
             OnStop(ingest.close_idle),
-            Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest),
+            listeners[1],
         ]
     )
+    return Whole(service, collector, listeners, _live(ingest, token))
+
+
+def _live(ingest: "IngestSite", token: "AdminToken") -> Live[Config]:
+    from axcollector.admin.access import read_token  # noqa: PLC0415 - see `assemble`
+
+    def prepare(config: Config) -> Callable[[], None]:
+        new_token = read_token(config.admin_token, config.admin_token_file)
+
+        def apply() -> None:
+            token.use(new_token)
+            ingest.request_timeout_seconds = config.request_timeout
+
+        return apply
+
+    return Live(frozenset({"admin_token", "admin_token_file", "request_timeout"}), prepare)

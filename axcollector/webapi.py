@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 from urllib.parse import quote, unquote
 
+import msgspec
 from klein import Klein, KleinRenderable
 from klein.resource import KleinResource
 from twisted.internet import defer
@@ -13,7 +14,7 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from axcollector import answers
+from axcollector import answers, openapi
 from axcollector.channel import IngestRequest
 from axcollector.core.errors import Rejected
 from axcollector.door import PUBLISHER, Door, Ingest, Route
@@ -41,6 +42,8 @@ class AnalyticsAPI:
             (f"{before}<organization>{between}<environment>", self._post_for_names),
         ):
             self._app.route(path, methods=["POST"], strict_slashes=False)(plain(endpoint))
+        self._description = msgspec.json.encode(openapi.document(collector.config.base_path))
+        self._app.route(openapi.PATH, methods=["GET"])(plain(self._describe))
 
         @self._app.handle_errors(Exception)
         def failed(request: IRequest, failure: Failure) -> bytes:
@@ -49,6 +52,9 @@ class AnalyticsAPI:
     def resource(self) -> KleinResource:
         """The resource; its answers are JSON, errors included."""
         return _DoorResource(self._app, self.door)
+
+    async def _describe(self, request: IRequest) -> bytes:
+        return answers.give(request, 200, self._description)
 
     async def _post_for_scope(self, request: IRequest, scope: str) -> bytes:
         return await self._post(request, Route(_text_of(scope)))

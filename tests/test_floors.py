@@ -31,10 +31,14 @@ FLOORS: Final = {
         "services",
         "fairness",
         "premises",
+        "bugs",
+        "ownership",
+        "aside",
         "reserve",
         "room",
         "quarantine",
         "quarantine_files",
+        "tls_files",
         "buckets",
         "backlog",
         "failed",
@@ -72,6 +76,7 @@ FLOORS: Final = {
     },
     5: {
         "answers",
+        "openapi",
         "heads",
         "reception",
         "conversation",
@@ -89,9 +94,10 @@ FLOORS: Final = {
         "client",
         "buffer",
         "listening",
+        "tls",
         "api",
     },
-    6: {"launch", "tap", "signer_tap", "cli"},
+    6: {"launch", "hangup", "log_files", "notify", "reloading", "supervised", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
