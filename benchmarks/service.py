@@ -50,7 +50,8 @@ class Service:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         if not self._ready.wait(120):
             raise SystemExit("the service did not start:\n" + "".join(self.lines))
         return self
@@ -88,4 +89,7 @@ class Service:
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
             self.popen.wait(60)
+        self._reader.join(60)
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
         self._directory.cleanup()
