@@ -191,7 +191,10 @@ class LlhttpChannel(BoundedChannel):
         assert message is not None
         message.incoming.drop()
         status, body, headers = answer
-        parts = [b"%b %d %b\r\n" % (message.version, status, RESPONSES[status]), self.site.usual_headers()]
+        parts = [
+            b"%b %d %b\r\n" % (message.version, status, RESPONSES.get(status, b"Unknown Status")),
+            self.site.usual_headers(),
+        ]
         if not self.persistent:
             parts.append(b"Connection: close\r\n")
         parts += [b"%b: %b\r\n" % header for header in headers]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
 T = TypeVar("T")
 
@@ -32,11 +33,14 @@ class Running(Generic[T]):
         self._waited: defer.Deferred[Any] | None = None
         self._step(None)
 
-    def _step(self, _: object) -> None:
-        """Run on. A Deferred that fired tells the coroutine itself what with."""
+    def _step(self, result: object) -> None:
+        """Run on. A Deferred that has a result tells the coroutine itself which; one that failed cannot yet."""
         self._waited = None
         try:
-            waited = self._coroutine.send(None)
+            if isinstance(result, Failure):
+                waited = result.throwExceptionIntoGenerator(self._coroutine)
+            else:
+                waited = self._coroutine.send(None)
         except StopIteration as end:
             if self._done is not None:
                 self._done(end.value)
