@@ -142,7 +142,7 @@ class BoundedChannel(HTTPChannel):
     def _problem_of(self, version: bytes, length: int | None, values_of: heads.ValuesOf) -> Cut | None:
         """What is wrong with a head of which each line is right, or with a body that its client waits to send."""
         problem = heads.problem(version, values_of)
-        if problem is None and length and length > self.site.max_body_bytes and values_of(b"Expect"):
+        if problem is None and length and length > self.site.max_body_bytes and values_of(b"expect"):
             return heads.NOT_WANTED
         return problem
 

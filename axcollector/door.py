@@ -7,8 +7,7 @@ connections that llhttp parses (`llhttp_channel`), which need nothing else for w
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from twisted.logger import Logger
 
@@ -83,8 +82,7 @@ class Call(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """Whose records a path says are sent; neither: that stands in the body.
 
     Attributes:

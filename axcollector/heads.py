@@ -20,7 +20,7 @@ MAX_FIELDS: Final = 500
 
 
 ValuesOf = Callable[[bytes], Sequence[bytes]]
-"""The values of a header, by its name in whatever case, blanks around them removed; none where it is absent."""
+"""The values of a header, by its name in small letters, blanks around them removed; none where it is absent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +139,19 @@ def problem(version: bytes, values_of: ValuesOf) -> Cut | None:
         version: The protocol's, `HTTP/1.1` or `HTTP/1.0`.
         values_of: The values of its headers.
     """
-    lengths, codings = values_of(b"Content-Length"), values_of(b"Transfer-Encoding")
+    lengths, codings = values_of(b"content-length"), values_of(b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
         return _AMBIGUOUS
     if codings and (version != b"HTTP/1.1" or codings[0].lower() != b"chunked"):
         return _AMBIGUOUS
-    if len(values_of(b"Host")) > 1:
+    if len(values_of(b"host")) > 1:
         return NO_HTTP
-    if version == b"HTTP/1.1" and any(each.lower() != b"100-continue" for each in values_of(b"Expect")):
+    if version == b"HTTP/1.1" and any(each.lower() != b"100-continue" for each in values_of(b"expect")):
         return UNKNOWN_EXPECTATION
     return None
 
 
 def persists(version: bytes, values_of: ValuesOf) -> bool:
     """Whether the connection stays open behind the answer."""
-    options = {option.strip().lower() for value in values_of(b"Connection") for option in value.split(b",")}
+    options = {option.strip().lower() for value in values_of(b"connection") for option in value.split(b",")}
     return version == b"HTTP/1.1" and b"close" not in options

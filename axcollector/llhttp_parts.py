@@ -56,11 +56,15 @@ class Message:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field."""
         self.fields.append((name, value))
-        self._values.setdefault(name.lower(), []).append(value)
+        name = name.lower()
+        if name in self._values:
+            self._values[name].append(value)
+        else:
+            self._values[name] = [value]
 
     def values_of(self, name: bytes) -> Sequence[bytes]:
-        """As `Call.values_of`, for a name in whatever case."""
-        return self._values.get(name.lower(), ())
+        """As `Call.values_of`."""
+        return self._values.get(name, ())
 
     @property
     def length(self) -> int | None:
