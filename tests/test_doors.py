@@ -2,15 +2,20 @@
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from twisted.internet.error import ConnectionDone, ConnectionLost
+from twisted.internet.interfaces import IPushProducer
+from twisted.internet.testing import StringTransport
+from twisted.python.failure import Failure
+from zope.interface import directlyProvides
 
 from tests.test_webapi import JSON, PUBLISHER, RECORD, Stand, batch
-from tests.wire import Connection, request
+from tests.wire import Connection, answers_in, request
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -124,3 +129,64 @@ def test_date(stands: tuple[Stand, Stand]) -> None:
     for seconds, expected in ((0, "Thu, 01 Jan 1970 00:00:00 GMT"), (3.5, "Thu, 01 Jan 1970 00:00:03 GMT")):
         stand.clock.advance(seconds)
         assert stand.ask(request("POST", "/analytics/s1", batch(), (JSON,))).headers["date"] == expected
+
+
+class Kernel(StringTransport):
+    """A connection of which the kernel takes so many bytes at once; -1: it is lost, as shows when it is written to."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+        self.queued = b""
+
+    def writeSomeData(self, data: bytes) -> int | ConnectionLost:
+        if self.room < 0:
+            return ConnectionLost()
+        taken, self.room = min(self.room, len(data)), self.room - min(self.room, len(data))
+        self.io.write(bytes(data[:taken]))
+        return taken
+
+    def write(self, data: bytes) -> None:
+        self.queued += data
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self.write(b"".join(data))
+
+
+class Wrapped:
+    """A connection that passes on what it does not have itself, as TLS does."""
+
+    def __init__(self, inner: Kernel) -> None:
+        self.inner = inner
+        self.written = b""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.inner, name)
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+
+@pytest.mark.parametrize("room", [-1, 0, 1, 100, 10_000])
+def test_what_the_kernel_leaves(stands: tuple[Stand, Stand], room: int) -> None:
+    """What the kernel does not take at once is sent behind what it took, and everything else behind that."""
+    channel, kernel = stands[0].site.buildProtocol(None), Kernel(room)
+    channel.makeConnection(kernel)
+    data = request("POST", "/analytics/s1", batch(), (JSON,))
+    for each in (data, data, request("GET", "/nowhere"), data):
+        channel.dataReceived(each)
+    sent = kernel.value() + kernel.queued
+    channel.connectionLost(Failure(ConnectionDone()))
+    assert [answer.status for answer in answers_in(sent)] == [200, 200, 404, 200]
+    assert len(kernel.value()) == (min(max(room, 0), sent.index(b"HTTP/1.1 404")))
+
+
+def test_nothing_is_sent_past_tls(stands: tuple[Stand, Stand]) -> None:
+    """What wraps a connection is written to, not what it wraps, though that would take bytes at once."""
+    channel, wrapped = stands[0].site.buildProtocol(None), Wrapped(Kernel(10_000))
+    directlyProvides(wrapped, IPushProducer)
+    channel.makeConnection(wrapped)
+    channel.dataReceived(request("POST", "/analytics/s1", batch(), (JSON,)))
+    channel.connectionLost(Failure(ConnectionDone()))
+    assert [answer.status for answer in answers_in(wrapped.written)] == [200]
+    assert (wrapped.inner.value(), wrapped.inner.queued) == (b"", b"")
