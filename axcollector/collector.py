@@ -1,56 +1,30 @@
-"""The collector: joins the stations, and starts and stops them in order. A service without a port.
+"""The collector: its two halves in one process. A service without a port.
 
     directory (sync) ─┐
     submit ─► intake ─┴─► spool ─► tmp/ ─► splitter ─► staging/ ─► uploader ─► store
+              ingesting ──────────┘   └────────────── delivering
                                    recovered/ ─► splitter ─┘
 
-Downstream is started first and upstream is stopped first, each waited for. Nothing is global: several collectors, each
-with a data directory of its own, live in one process.
+Nothing is global: several collectors, each with a data directory of its own, live in one process.
 """
 
-import os
-import random
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet import defer
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from axcollector.bearer import BearerToken
-from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
-from axcollector.core.commit import GroupCommit
-from axcollector.core.errors import NotReady, Refusal
-from axcollector.core.layout import Stage
-from axcollector.core.records import Rules
-from axcollector.core.unpacking import Limits
-from axcollector.destination import Bearer, StoreMaker, store_maker
+from axcollector.core.errors import ConfigError
+from axcollector.delivering import Delivering
 from axcollector.disk import Disk
+from axcollector.ingesting import Ingesting
 from axcollector.intake import Intake, Record
-from axcollector.journal import Durability, JournalPlan, JournalWriter
 from axcollector.premises import Premises
-from axcollector.reserve import SplitReserve
-from axcollector.room import Room
-from axcollector.salvager import Salvager
-from axcollector.services import InOrder, OnStop, Periodic, WorkThread
-from axcollector.splitter import Splitter, take_over
-from axcollector.spool import Spool
 from axcollector.stores.base import Store
-from axcollector.sync.directory import CachedDirectory, Directory, RegistryDirectory
+from axcollector.sync.directory import Directory
 from axcollector.sync.listener import SyncListener
-from axcollector.sync.registry_source import RegistrySource
-from axcollector.sync.transicator import over_network
-from axcollector.sync.transicator_source import TransicatorSource
 from axcollector.uploader import Uploader
-
-STOP_SECONDS = 8.0
-"""What is not done so long after the stop began stays where it is, durable, for the next start."""
-ROOM_TICK_SECONDS = 2.0
-_THREADS = ("writer", "splitter", "recovery", "staging", "store", "watch", "catalog", "lookups", "bodies")
-"""One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
 
 
 class Collector(Service):
@@ -58,11 +32,7 @@ class Collector(Service):
 
     Attributes:
         config: Its configuration.
-        sync: The listener to which an embedding program with `sync: none` tells snapshots and changes.
-        directory: Knows tenants and developers.
     """
-
-    _log = Logger()
 
     def __init__(self, reactor: Any, config: Config, store: Store | None = None) -> None:  # noqa: ANN401
         """Touch nothing yet.
@@ -73,140 +43,28 @@ class Collector(Service):
             store: Where files go, in place of the configured one.
 
         Raises:
-            ConfigError: What the configured store needs is not installed.
+            ConfigError: What the configured store needs is not installed, or worker processes are asked for.
         """
-        self._reactor = reactor
-        self._disk = Disk()
-        self._threads = {name: WorkThread(reactor, name) for name in _THREADS}
-        self._running: InOrder | None = None
-        self._intake: Intake | None = None
-        self._spool: Spool | None = None
-        self._room: Room | None = None
-        self.uploader: Uploader | None = None
-        self.config = config
-        self._premises = Premises(self._disk, config.local_storage_path, config.data_directory)
-        self._reserve = SplitReserve(self._disk, config.data_directory)
-        self._transicator: TransicatorSource | None = None
-        self._make_store: StoreMaker = (
-            store_maker(reactor, self._threads["store"], self._disk, config) if store is None else lambda _: store
-        )
-        self.sync = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
-        self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
-        self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
-
-    def startService(self) -> None:
-        """Take possession of the data directory, take over what a crash left, and start the stations.
-
-        Raises:
-            DirectoryInUse: Somebody else works there.
-            OSError: It cannot be made or written.
-        """
-        now = self._reactor.seconds()
-        self._premises.acquire(self.config.instance_id, lambda: str(uuid.uuid4()), now)
-        try:
-            left = take_over(self._disk, self.config.data_directory, now)
-            if left:
-                self._log.info("recovering {count} journals and directories that the last run left", count=left)
-            self._reserve.note_found(os.path.join(self.config.data_directory, Stage.RECOVERED))
-            self._running = InOrder([*self._threads.values(), *self._stations()])
-            self._running.startService()
-        except BaseException:
-            self._running = None
-            self._premises.release()
-            raise
-        self.running = True
-
-    def _stations(self) -> Sequence[Service]:
-        """Everything that is started and stopped, the most downstream first."""
-        config = self.config
-        self._room = Room(self._disk, config.data_directory, config.spool_quota_bytes)
-        room = Periodic(self._reactor, ROOM_TICK_SECONDS, "room", self._measure_room)
-        sources = self._sources()
-        store = self._make_store(self._bearer())
-        self.uploader = Uploader(
-            self._reactor,
-            self._threads["staging"],
-            self._disk,
-            store,
-            config.data_directory,
-            interval_seconds=config.upload_interval,
-            concurrency=config.upload_concurrency,
-            max_attempts=config.max_upload_attempts,
-            failed_retry_batch=config.failed_retry_batch,
-            chance=random.random,
-        )
-        salvager = Salvager(self._disk, config.data_directory)
-        recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED), salvager)
-        closing = self._closing()
-        return [OnStop(store.close), self.uploader, self.sync, *sources, self._lookups, recovery, room, closing]
-
-    def _measure_room(self) -> "defer.Deferred[None]":
-        assert self._room is not None
-        return self._threads["staging"].run(self._room.measure)
-
-    def _bearer(self) -> Bearer:
-        """The token for the signing service: the configured one, else that of the sync source, if that has one."""
-        config = self.config
-        if self._transicator is not None and config.bearer_token is None and config.bearer_token_file is None:
-            return self._transicator.token
-        return BearerToken(config)
-
-    def _splitter(self, stage: Stage) -> Splitter:
-        pack_all = self.config.compression == "small"
-        return Splitter(self._disk, self.config.data_directory, stage, pack_all=pack_all, reserve=self._reserve)
-
-    def _closing(self) -> Closing:
-        """The spool and the way in, and what closes intervals."""
-        config = self.config
-        plan = JournalPlan(
-            directory=os.path.join(config.data_directory, Stage.TMP),
-            instance_id=self._premises.instance_id,
-            starts=self._premises.starts,
-            interval_seconds=config.collection_interval,
-            max_bytes=config.journal_max_bytes,
-            durability=Durability(config.durability),
-        )
-        writer = JournalWriter(self._disk, plan, self._reserve)
-        self._spool = Spool(
-            self._reactor,
-            self._threads["writer"],
-            writer,
-            GroupCommit(config.buffer_channel_size, config.max_pending_bytes),
-            wait=plan.durability is not Durability.MEMORY,
-        )
-        assert self._room is not None
-        self._intake = Intake(
-            self._reactor,
-            self._threads["bodies"],
-            self.directory,
-            self._spool,
-            self._room,
-            Limits(config.max_body_bytes, config.max_decompressed_bytes, config.max_batch_records),
-            Rules(config.max_record_age, config.max_clock_skew, config.overwrite_tenant),
-            config.max_pending_bytes,
-        )
-        splitter = self._splitter(Stage.TMP)
-        return Closing(self._reactor, self._threads["splitter"], self._spool, writer, splitter, config.close_grace)
-
-    def _sources(self) -> Sequence[Service]:
-        if self.config.sync == "none":
-            return []
-        if self.config.sync == "transicator":
-            self._transicator = self._make_transicator()
-            return [self._transicator]
-        return [
-            RegistrySource(
-                self._reactor,
-                self._threads["watch"],
-                self.sync,
-                self.config.registry_file,
-                self.config.cache_refresh_interval,
+        if config.workers != 1:
+            raise ConfigError(
+                f"workers: {config.workers} is for twistd axcollector, which starts processes of its own;"
+                " a collector in another program is one process, so allowed is 1"
             )
-        ]
+        self.config = config
+        disk = Disk()
+        self._ingesting = Ingesting(reactor, config, disk)
+        self._premises = Premises(disk, config.local_storage_path, config.data_directory)
+        self._delivering = Delivering(reactor, config, disk, self._premises, self._ingesting, store)
 
-    def _make_transicator(self) -> TransicatorSource:
-        worker, identity = self._threads["watch"], self._premises.instance_id
-        return over_network(self._reactor, worker, self._disk, self.sync, self.config, identity, random.random)
+    @property
+    def sync(self) -> SyncListener:
+        """The listener to which an embedding program with `sync: none` tells snapshots and changes."""
+        return self._ingesting.sync
+
+    @property
+    def directory(self) -> Directory:
+        """Knows tenants and developers."""
+        return self._ingesting.directory
 
     @property
     def intake(self) -> Intake:
@@ -215,9 +73,22 @@ class Collector(Service):
         Raises:
             NotReady: The collector was not started.
         """
-        if self._intake is None:
-            raise NotReady
-        return self._intake
+        return self._ingesting.intake
+
+    @property
+    def uploader(self) -> Uploader | None:
+        """Sweeps staging; None before the start."""
+        return self._delivering.uploader
+
+    def startService(self) -> None:
+        """Take possession of the data directory, take over what a crash left, and start the stations.
+
+        Raises:
+            DirectoryInUse: Somebody else works there.
+            OSError: It cannot be made or written.
+        """
+        self._delivering.startService()
+        self.running = True
 
     def submit(self, scope: str, records: Sequence[Record]) -> "defer.Deferred[int]":
         """Take records from this process, for the tenant of `scope`: each a dict, or the JSON text of one as bytes.
@@ -233,43 +104,13 @@ class Collector(Service):
 
     def problems(self) -> Mapping[str, str | None]:
         """What keeps the collector from being ready, by check; None where all is well."""
-        catalog = None if self.directory.ready() else str(NotReady())
-        if catalog is not None and self._transicator is not None and self._transicator.trouble:
-            catalog = f"no snapshot yet: {self._transicator.trouble}"
-        spool: str | None = "The collector is not started"
-        if self._intake is not None and self._spool is not None:
-            spool = "The last commit failed" if self._spool.failing else None
-            try:
-                self._intake.check_room()
-            except Refusal as exc:
-                spool = exc.reason
-        return {"catalog": catalog, "spool": spool}
+        return self._delivering.problems()
 
     def stopService(self) -> "defer.Deferred[None]":
         """Commit and answer what waits, split all journals, break uploads off, and give the directory back.
 
-        Fires when that is done, at the latest after `STOP_SECONDS`; what is not done by then goes on in the background
-        (or, where the process ends, at the next start), and the directory is given back when it is.
+        Fires when that is done, at the latest after `delivering.STOP_SECONDS`; what is not done by then goes on in the
+        background (or, where the process ends, at the next start), and the directory is given back when it is.
         """
         self.running = False
-        running, self._running = self._running, None
-        if running is None:
-            return defer.succeed(None)
-        finished = running.stopService()
-        told: defer.Deferred[None] = defer.Deferred()
-        late = self._reactor.callLater(STOP_SECONDS, self._give_up_waiting, told)
-
-        def stopped(result: Failure | None) -> None:
-            self._premises.release()
-            if late.active():
-                late.cancel()
-                told.callback(None)
-            if result is not None:
-                self._log.failure("stopping went wrong", result)
-
-        finished.addBoth(stopped)
-        return told
-
-    def _give_up_waiting(self, told: "defer.Deferred[None]") -> None:
-        self._log.warn("not all is split and put away yet; the next start goes on with it")
-        told.callback(None)
+        return self._delivering.stopService()

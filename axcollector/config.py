@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from axcollector.config_endpoints import Endpoint, Endpoints, is_local, takes_any_port
+from axcollector.config_endpoints import Endpoint, Endpoints, is_local, may_be_shared, takes_any_port
 from axcollector.config_keys import MIB, Key, keys_of, read_values
 from axcollector.config_urls import ProxyUrl, StoreUrl, Url
 from axcollector.config_values import (
@@ -192,7 +192,6 @@ NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
     ("ingest_auth", lambda value: value == "token", "none is"),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
-    ("workers", lambda value: value != 1, "1 is"),
     ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
     ("log_format", lambda value: value == "json", "text is"),
 )
@@ -209,12 +208,30 @@ def _check_together(config: Config) -> None:
             " because whoever sends records is not to see the admin pages"
         )
     _check_sync(config)
+    _check_workers(config)
     for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
         if os.path.isabs(path) and os.path.commonpath([path, config.data_directory]) == config.data_directory:
             raise ConfigError(
                 f"{key}: {path!r} lies in {config.data_directory!r}, which data_path keeps for the stages;"
                 " allowed is a path outside of it"
             )
+
+
+def _check_workers(config: Config) -> None:
+    """Refuse what several processes cannot share."""
+    if config.workers == 1:
+        return
+    for endpoint in config.listen:
+        if not may_be_shared(endpoint):
+            raise ConfigError(
+                f"listen: {endpoint!r} cannot be shared by worker processes, and workers is {config.workers};"
+                " allowed are tcp:, axtls: and systemd:, or workers: 1"
+            )
+    if config.sync == "none":
+        raise ConfigError(
+            f"sync: none leaves it to an embedding program to tell one collector, and workers is {config.workers};"
+            " allowed is sync: registry or transicator, or workers: 1"
+        )
 
 
 SYNC_KEYS: Final = tuple(name for name in KEYS if name.startswith("apigeesync_"))

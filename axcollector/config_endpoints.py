@@ -16,6 +16,9 @@ from axcollector.config_values import Whole
 _WITH_PORT: Final = frozenset({"tcp", "tcp6", "ssl"})
 
 
+_SHAREABLE: Final = frozenset({"tcp", "axtls", "systemd"})
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A Twisted server endpoint, as text; an empty one where that means "do not listen"."""
@@ -80,6 +83,11 @@ def takes_any_port(endpoint: str) -> bool:
     """Whether an endpoint listens on whatever port is free (port 0), a different one each time."""
     kind, arguments, named = split_endpoint(endpoint)
     return kind in _WITH_PORT and not int(named["port"] if "port" in named else arguments[0])
+
+
+def may_be_shared(endpoint: str) -> bool:
+    """Whether several processes can take connections of an endpoint, as far as its text tells."""
+    return split_endpoint(endpoint)[0] in _SHAREABLE
 
 
 def is_local(endpoint: str) -> bool:

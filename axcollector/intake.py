@@ -19,7 +19,7 @@ from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import NeedsCare, Payload
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
-from axcollector.room import Room
+from axcollector.room import Lack
 from axcollector.services import Worker
 from axcollector.spool import Spool
 from axcollector.sync.directory import Directory
@@ -99,7 +99,7 @@ class Intake:
         worker: Worker,
         directory: Directory,
         spool: Spool,
-        room: Room,
+        room: Lack,
         limits: Limits,
         rules: Rules,
         max_pending_bytes: int,

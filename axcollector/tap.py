@@ -1,6 +1,8 @@
 """`twistd axcollector`: its options, and the whole put together for a process of its own. The first embedder."""
 
+import os
 import time
+from dataclasses import replace
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -13,9 +15,14 @@ from axcollector.collector import Collector
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded, read_config
 from axcollector.core.errors import ConfigError
+from axcollector.delivering import Delivering
+from axcollector.disk import Disk
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, endpoints_of
+from axcollector.premises import Premises
 from axcollector.services import InOrder, OnStop
+from axcollector.workers.crew import Workers
+from axcollector.workers.inheritance import worker_count
 
 _PROGRAM: Final = "axcollector"
 _log = Logger()
@@ -90,17 +97,13 @@ def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it
     """
     # Importing klein installs a reactor, and it is the launcher's to choose one.
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415
-    from axcollector.site import IngestSite  # noqa: PLC0415
-    from axcollector.webapi import AnalyticsAPI  # noqa: PLC0415
+    from axcollector.doors import ingest_site  # noqa: PLC0415
 
-    collector = Collector(reactor, config)
-    ingest = IngestSite(
-        AnalyticsAPI(collector).resource(),
-        reactor,
-        max_body_bytes=config.max_body_bytes,
-        max_pending_bytes=config.max_pending_bytes,
-        request_timeout_seconds=config.request_timeout,
-    )
+    count = worker_count(config.workers, len(os.sched_getaffinity(0)))
+    if count > 1:
+        return _make_parent(reactor, config, count)
+    collector = Collector(reactor, replace(config, workers=1))
+    ingest = ingest_site(reactor, config, collector)
     admin = Site(HealthAPI(collector).resource(), reactor=reactor)
     return InOrder(
         [
@@ -109,5 +112,23 @@ def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it
             Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), admin),
             OnStop(ingest.close_idle),
             Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest),
+        ]
+    )
+
+
+def _make_parent(reactor: Any, config: Config, count: int) -> IService:  # noqa: ANN401 - as above
+    """The parent of worker processes: it delivers what they take, and tells of their health."""
+    from axcollector.admin.health import HealthAPI  # noqa: PLC0415 - see `make_service`
+
+    disk = Disk()
+    premises = Premises(disk, config.local_storage_path, config.data_directory, shared=True)
+    workers = Workers(reactor, config, disk, count, premises.workers_lock)
+    delivering = Delivering(reactor, config, disk, premises, workers)
+    admin = Site(HealthAPI(delivering).resource(), reactor=reactor)
+    return InOrder(
+        [
+            ClockSteps(reactor, time.time, time.monotonic),
+            delivering,
+            Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), admin),
         ]
     )

@@ -8,9 +8,10 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
-from axcollector.collector import STOP_SECONDS, Collector
+from axcollector.collector import Collector
 from axcollector.config import Config
 from axcollector.core.errors import DirectoryInUse, NotReady, Overloaded
+from axcollector.delivering import STOP_SECONDS
 from axcollector.registry import Registry
 from tests.conftest import LoggedFailures
 from tests.fake_stores import MemoryStore
@@ -84,7 +85,7 @@ def test_from_start_to_stop(tmp_path: Path) -> None:
         for path in staged:
             path.unlink()
         with pytest.raises(Overloaded):
-            result_of(defer.ensureDeferred(collector._intake.take_records(scope, [{}])))
+            result_of(defer.ensureDeferred(collector.intake.take_records(scope, [{}])))
         assert collector.problems()["spool"] == "The service is stopping"
         assert store.is_closed
     assert reactor.getDelayedCalls() == []

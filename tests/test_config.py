@@ -181,8 +181,6 @@ def test_values_that_are_refused(key: str) -> None:
         ("invalid_records", "quarantine"),
         ("ingest_auth", "token"),
         ("admin_token", "hush"),
-        ("workers", 0),
-        ("workers", 2),
         ("http_parser", "llhttp"),
         ("log_format", "json"),
     ],

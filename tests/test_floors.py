@@ -19,6 +19,7 @@ FLOORS: Final = {
     0: {""},
     1: {"core"},
     2: {
+        "locks",
         "disk",
         "registry",
         "registry_file",
@@ -60,11 +61,14 @@ FLOORS: Final = {
         "config_yaml",
         "bearer",
         "destination",
+        "upstream",
+        "ingesting",
+        "delivering",
         "collector",
         "workers",
     },
-    5: {"answers", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
-    6: {"launch", "tap", "signer_tap", "cli"},
+    5: {"answers", "doors", "site", "webapi", "admin", "signer", "client", "buffer", "listening", "api"},
+    6: {"launch", "worker", "worker_pipe", "tap", "signer_tap", "cli"},
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
@@ -73,8 +77,20 @@ MAY_IMPORT: Final = {
     "treq": {"stores", "client"},
     "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
     "botocore": {"stores"},
-    "axcollector.config": {"api", "config_file", "destination", "collector", "workers", "cli", "tap"},
-    "twisted.internet.reactor": {"tap", "signer_tap", "cli"},
+    "axcollector.config": {
+        "api",
+        "config_file",
+        "destination",
+        "ingesting",
+        "delivering",
+        "collector",
+        "workers",
+        "doors",
+        "worker",
+        "cli",
+        "tap",
+    },
+    "twisted.internet.reactor": {"tap", "worker", "signer_tap", "cli"},
 }
 """Who alone may import what; here and below a name stands for a module and everything in it."""
 

@@ -1,0 +1,21 @@
+"""The doors that take records, made as the configuration says; the same in one process as in workers.
+
+Importing this installs a reactor, because klein does.
+"""
+
+from typing import Any
+
+from axcollector.config import Config
+from axcollector.site import IngestSite
+from axcollector.webapi import AnalyticsAPI, Ingest
+
+
+def ingest_site(reactor: Any, config: Config, collector: Ingest) -> IngestSite:  # noqa: ANN401 - it provides time
+    """The site that takes records for a collector, or for the ingesting half of one alone."""
+    return IngestSite(
+        AnalyticsAPI(collector).resource(),
+        reactor,
+        max_body_bytes=config.max_body_bytes,
+        max_pending_bytes=config.max_pending_bytes,
+        request_timeout_seconds=config.request_timeout,
+    )
