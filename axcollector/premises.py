@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
+from axcollector.core.errors import DirectoryInUse
 from axcollector.core.layout import Stage
 from axcollector.disk import Disk, DurableDirectories, write_durably
 from axcollector.locks import Lock
@@ -92,10 +93,15 @@ class Premises:
 
     def _outlast_workers(self) -> None:
         """Wait for workers of a parent that was killed: they still commit and answer, and end soon. Blocking."""
-        if self._shared or self._disk.exists(self._workers_lock.path):
+        if not self._shared and not self._disk.exists(self._workers_lock.path):
+            return
+        try:
+            self._workers_lock.acquire()
+        except DirectoryInUse:
+            self._log.info("worker processes of the last run have not ended yet; they are waited for")
             self._workers_lock.acquire(WORKERS_SECONDS)
-            if not self._shared:
-                self._workers_lock.release()
+        if not self._shared:
+            self._workers_lock.release()
 
     def workers_lock(self) -> int:
         """The descriptor of the lock that worker processes inherit, so that it is held until they are gone."""

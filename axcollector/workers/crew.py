@@ -234,9 +234,17 @@ class Workers(Upstream):
             slot.process = new
             old.leave(gently=True)
             await self._has_gone(old, REPLACED_SECONDS)
-        else:
-            new.leave(gently=True)  # the old one has ended, and was followed, meanwhile
+        elif slot.process is None:  # the old one has ended meanwhile
+            self._cancel_retry(slot)
+            slot.process = new
+        else:  # and was followed
+            new.leave(gently=True)
         return True
+
+    def _cancel_retry(self, slot: _Slot) -> None:
+        if slot.retry is not None:
+            slot.retry.cancel()
+            slot.retry = None
 
     async def _is_up(self, process: WorkerProcess) -> bool:
         """Whether a new worker takes records; one that does not in time is ended."""
@@ -274,9 +282,7 @@ class Workers(Upstream):
         """Have all workers commit, answer and end. Fires when they have ended; one that does not in time is killed."""
         self.running = False
         for slot in self._slots:
-            if slot.retry is not None:
-                slot.retry.cancel()
-                slot.retry = None
+            self._cancel_retry(slot)
         for each in self._processes:
             each.leave(gently=False)
         gone = [defer.ensureDeferred(self._has_gone(each, LEAVE_SECONDS)) for each in self._processes]
