@@ -99,7 +99,10 @@ class Premises:
             self._workers_lock.acquire()
         except DirectoryInUse:
             self._log.info("worker processes of the last run have not ended yet; they are waited for")
-            self._workers_lock.acquire(WORKERS_SECONDS)
+            try:
+                self._workers_lock.acquire(WORKERS_SECONDS)
+            except DirectoryInUse as exc:  # whose number it holds has gone
+                raise DirectoryInUse(exc.path, None) from exc
         if not self._shared:
             self._workers_lock.release()
 
