@@ -40,6 +40,7 @@ setup(
             "mypy-zope>=1.0.9",
             "pytest>=8.3",
             "pytest-twisted>=1.14.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.9",
             "sphinx>=8.0",
             "types-PyYAML",

@@ -12,7 +12,7 @@ the only transition. To know the package, read it in this order:
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.
 7. `config_keys`, `config`, `destination`, `collector`: the whole, put together.
-8. `site`, `webapi`, `admin/`: the doors.
+8. `core/authorization`, `core/rates`, `access`, `site`, `webapi`, `admin/`: the doors.
 9. `launch`, `tap`, `cli/`: how it is launched.
 10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
 

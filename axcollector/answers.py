@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 from twisted.web.iweb import IRequest
 
-from axcollector.core.errors import Refusal
+from axcollector.core.errors import Refusal, Rejected
 
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
 
@@ -23,8 +23,8 @@ def error(code: str, reason: str) -> bytes:
 
 def headers_of(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     """The headers that say what to do about a refusal, beside the usual ones."""
-    if refusal.code == "UNAUTHORIZED":
-        return [(b"WWW-Authenticate", b"Bearer")]
+    if isinstance(refusal, Rejected) and refusal.code == "UNAUTHORIZED":
+        return [(b"WWW-Authenticate", refusal.challenge.encode())]
     if refusal.retry_after is None:
         return []
     return [(b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after)))]

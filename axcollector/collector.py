@@ -14,6 +14,7 @@ from typing import Any
 from twisted.application.service import Service
 from twisted.internet import defer
 
+from axcollector.access import Access
 from axcollector.config import Config
 from axcollector.core.errors import ConfigError
 from axcollector.delivering import Delivering
@@ -65,6 +66,11 @@ class Collector(Service):
     def directory(self) -> Directory:
         """Knows tenants and developers."""
         return self._ingesting.directory
+
+    @property
+    def access(self) -> Access:
+        """Who may send through its routes, and how much."""
+        return self._ingesting.access
 
     @property
     def intake(self) -> Intake:

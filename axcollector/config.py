@@ -147,6 +147,15 @@ class Config:
         str, Choice(("reject_batch", "quarantine")), "what one bad record does to its batch"
     ] = "reject_batch"  # fmt: skip
     ingest_auth: Annotated[str, Choice(("none", "token")), "whether requests need a token of their scope"] = "none"
+    rate_limit_records: Annotated[
+        int, Whole(0, 10**9, "records/s"), "what each scope may send before its batches get 429; 0: any number"
+    ] = 0
+    rate_limit_bytes: Annotated[
+        int, Size(0), "the same for bytes of bodies a second, as sent; 0: any number"
+    ] = 0  # fmt: skip
+    rate_limit_burst: Annotated[
+        float, Seconds(1, 86_400), "what comes in so long at these rates may be sent at once"
+    ] = 10.0  # fmt: skip
     admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
     http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "twisted"
@@ -176,6 +185,11 @@ class Config:
         return self.registry_path or os.path.join(self.local_storage_path, "registry.db")
 
     @property
+    def tokens_file(self) -> str:
+        """The file of the tokens of `ingest_auth: token`."""
+        return os.path.join(self.local_storage_path, "tokens.db")
+
+    @property
     def store_url(self) -> str:
         """Where files go without a signing service."""
         return self.store or "file:" + os.path.join(self.local_storage_path, "store")
@@ -190,7 +204,6 @@ NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
     ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
     ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
     ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
-    ("ingest_auth", lambda value: value == "token", "none is"),
     ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
     ("log_format", lambda value: value == "json", "text is"),

@@ -14,6 +14,7 @@ from axcollector.config_values import Whole
 
 # A port belongs to these; what other kinds of endpoint take is theirs to say.
 _WITH_PORT: Final = frozenset({"tcp", "tcp6", "ssl"})
+_WITH_INTERFACE: Final = _WITH_PORT | {"axtls"}
 
 
 _SHAREABLE: Final = frozenset({"tcp", "axtls", "systemd"})
@@ -96,10 +97,12 @@ def is_local(endpoint: str) -> bool:
     if kind == "unix":
         return True
     interface = named.get("interface", arguments[1] if kind == "tcp" and len(arguments) > 1 else "")
+    if kind not in _WITH_INTERFACE:
+        return False
     if interface == "localhost":
         return True
     try:
-        return kind in {"tcp", "tcp6"} and ipaddress.ip_address(interface).is_loopback
+        return ipaddress.ip_address(interface).is_loopback
     except ValueError:
         return False
 

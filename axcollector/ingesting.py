@@ -13,10 +13,12 @@ from typing import Any
 from twisted.internet import defer
 from twisted.logger import Logger
 
+from axcollector.access import Access
 from axcollector.config import Config
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import NotReady, Refusal
 from axcollector.core.layout import JournalName, Stage
+from axcollector.core.rates import RateLimits
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
 from axcollector.disk import Disk
@@ -29,9 +31,11 @@ from axcollector.services import InOrder, WorkThread
 from axcollector.spool import Spool
 from axcollector.sync.directory import CachedDirectory, Directory, RegistryDirectory
 from axcollector.sync.listener import SyncListener
+from axcollector.token_watch import TokenWatch
+from axcollector.tokens import Bound
 from axcollector.upstream import Upstream
 
-_THREADS = ("writer", "catalog", "lookups", "bodies")
+_THREADS = ("writer", "catalog", "lookups", "bodies", "tokens")
 """One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
 
 
@@ -42,6 +46,7 @@ class Ingesting(Upstream):
         config: What to do.
         sync: Is told snapshots and changes.
         directory: Knows tenants and developers.
+        access: Who may send through its routes, and how much.
     """
 
     _log = Logger()
@@ -57,7 +62,12 @@ class Ingesting(Upstream):
         self.sync: SyncListener = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
         self._lookups = RegistryDirectory(self.sync, self._threads["lookups"])
         self.directory: Directory = CachedDirectory(reactor, self.sync) if config.use_caching else self._lookups
-        self._running = InOrder([*self._threads.values(), self.sync, self._lookups])
+        tokens = TokenWatch(reactor, self._threads["tokens"], config.tokens_file, Bound.SCOPES)
+        self._tokens = tokens if config.ingest_auth == "token" else None
+        limits = RateLimits(config.rate_limit_records, config.rate_limit_bytes, config.rate_limit_burst)
+        self.access = Access(reactor, self.directory, self._tokens, limits)
+        watching = [] if self._tokens is None else [self._tokens]
+        self._running = InOrder([*self._threads.values(), self.sync, self._lookups, *watching, self.access])
 
     def prepare(self, identity: Identity, room: Lack, reserve: SplitReserve) -> None:
         """Make the spool and the way in; as `Upstream.prepare`."""
@@ -85,7 +95,11 @@ class Ingesting(Upstream):
             self._spool,
             room,
             Limits(config.max_body_bytes, config.max_decompressed_bytes, config.max_batch_records),
-            Rules(config.max_record_age, config.max_clock_skew, config.overwrite_tenant),
+            Rules(
+                config.max_record_age,
+                config.max_clock_skew,
+                overwrite_tenant=config.overwrite_tenant or self._tokens is not None,
+            ),
             config.max_pending_bytes,
         )
 
@@ -120,6 +134,7 @@ class Ingesting(Upstream):
 
     def close(self) -> "defer.Deferred[None]":
         """Take no more batches. Fires when all that waited are written and answered, and the journal is finished."""
+        self.access.stopService()  # whose answers are held back else
         return defer.succeed(None) if self._spool is None else self._spool.close()
 
     def problems(self) -> Mapping[str, str | None]:
@@ -131,7 +146,8 @@ class Ingesting(Upstream):
                 self._intake.check_room()
             except Refusal as exc:
                 spool = exc.reason
-        return {"catalog": None if self.directory.ready() else str(NotReady()), "spool": spool}
+        tokens = {} if self._tokens is None else {"tokens": self._tokens.problem()}
+        return {"catalog": None if self.directory.ready() else str(NotReady()), "spool": spool, **tokens}
 
     def stopService(self) -> "defer.Deferred[None]":
         """Stop what `close` left running. Fires when it has stopped."""

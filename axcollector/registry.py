@@ -24,6 +24,9 @@ IDS_A_QUESTION: Final = 16_384
 _EXACTLY: Final = "COLLATE BINARY"
 """Texts are equal if they are the same, whatever the table of a foreign file says."""
 
+_NAMED: Final = f"org = ?1 {_EXACTLY} AND env = ?2 {_EXACTLY} AND id <> '' AND scope <> ''"
+"""A scope has these names."""
+
 _FIELDS: Final = """
     coalesce(p.name, ''), coalesce(a.name, ''),
     CASE WHEN a.company_id <> '' THEN '' ELSE coalesce(d.email, '') END,
@@ -83,12 +86,17 @@ class Registry(RegistryFile):
 
     def tenant_of_scope(self, scope: str) -> Tenant | None:
         """As `Catalog.tenant_of_scope`."""
-        return self._tenant(f"id = ?1 {_EXACTLY}", scope)
+        found = self._scopes(f"id = ?1 {_EXACTLY}", scope, limit=1)
+        return found[0].tenant if found else None
 
     def tenant_of_names(self, organization: str, environment: str) -> Tenant | None:
         """As `Catalog.tenant_of_names`."""
-        where = f"org = ?1 {_EXACTLY} AND env = ?2 {_EXACTLY} AND id <> '' AND scope <> ''"
-        return self._tenant(where, organization, environment)
+        found = self._scopes(_NAMED, organization, environment, limit=1)
+        return found[0].tenant if found else None
+
+    def scopes_of_names(self, organization: str, environment: str) -> tuple[str, ...]:
+        """As `Catalog.scopes_of_names`."""
+        return tuple(scope.id for scope in self._scopes(_NAMED, organization, environment, limit=-1))
 
     def developers(self, tenant_id: str, client_ids: Collection[str]) -> dict[str, DeveloperInfo]:
         """As `Catalog.developers`, in one question, or in several where that would be too long for SQLite.
@@ -223,16 +231,15 @@ class Registry(RegistryFile):
                 raise RegistryError(f"{self.path} has no key {what}; `axcollector key list` shows those it has")
         return count
 
-    def _tenant(self, where: str, *arguments: str) -> Tenant | None:
+    def _scopes(self, where: str, *arguments: str, limit: int) -> Sequence[Scope]:
         if not all(text and is_utf8(text) for text in arguments):
-            return None
+            return []
         columns = COLUMNS[SCOPES]
         texts = ", ".join(f"CAST({column} AS text)" for column in columns)
-        order = f"ORDER BY id {_EXACTLY} LIMIT 1"
+        order = f"ORDER BY id {_EXACTLY} LIMIT {limit}"
         question = f"SELECT {texts} FROM {self._source(SCOPES)} WHERE {where} {order}"  # noqa: S608 - our own
-        rows = self._ask(question, *arguments)
-        tenant = tenant_of(*rows[0][1:]) if rows else None
-        return tenant if tenant is not None and layout.fits(tenant) else None
+        found = [Scope(scope, tenant) for scope, *row in self._ask(question, *arguments) if (tenant := tenant_of(*row))]
+        return [scope for scope in found if layout.fits(scope.tenant)]
 
     def _tenant_id(self, scope_id: str) -> str:
         tenant = self.tenant_of_scope(scope_id)

@@ -108,6 +108,10 @@ class IngestRequest(Request):
             self.path = b"/" + self.path
         super().process()
 
+    def forget_body(self) -> None:
+        """The body is of no use any more, though its answer takes a while yet."""
+        self._drop()
+
     def finish(self) -> None:
         """The answer is given."""
         self._drop()

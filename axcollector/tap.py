@@ -17,6 +17,7 @@ from axcollector.config_file import Loaded, read_config
 from axcollector.core.errors import ConfigError
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
+from axcollector.exposure import warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, endpoints_of
 from axcollector.premises import Premises
@@ -80,6 +81,8 @@ def _announce(loaded: Loaded) -> None:
     for note in loaded.notes:
         _log.info("{note}", note=note)
     config = loaded.config
+    if warning := warning_of(config.listen, tokens=config.ingest_auth == "token"):
+        _log.warn("{warning}", warning=warning)
     _log.info(
         "axcollector {version} takes records at {listen}; data in {data_directory}; files go to {store}",
         version=__version__,

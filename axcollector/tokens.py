@@ -17,7 +17,7 @@ import math
 import os
 import secrets
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Self
@@ -68,6 +68,10 @@ class Token:
     def covers(self, name: str) -> bool:
         """Whether it is good for this name."""
         return EVERY_NAME in self.names or name in self.names
+
+    def covers_one_of(self, names: Collection[str]) -> bool:
+        """Whether it is good for any of these names; for none where there are none."""
+        return bool(names) if EVERY_NAME in self.names else not self.names.isdisjoint(names)
 
     def has_expired(self, now: float) -> bool:
         """Whether it is good for nothing any more."""

@@ -17,14 +17,16 @@ from twisted.web.iweb import IRequest
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from axcollector import answers
+from axcollector.access import Access, Visit
 from axcollector.core import payload, unpacking
-from axcollector.core.errors import NotReady, Overloaded, Refusal, Rejected
+from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal, Rejected
 from axcollector.core.model import Tenant
 from axcollector.core.payload import Payload
 from axcollector.intake import Intake
-from axcollector.site import Reception
+from axcollector.site import IngestRequest, Reception
 from axcollector.sync.directory import Directory
 
+Enter = Callable[[Visit], Awaitable[Tenant]]
 _PUBLISHER = "/axpublisher/organization/<organization>/environment/<environment>"
 
 
@@ -48,6 +50,11 @@ class Ingest(Protocol):
     @property
     def directory(self) -> Directory:
         """Who knows tenants and developers."""
+        ...
+
+    @property
+    def access(self) -> Access:
+        """Who may send, and how much."""
         ...
 
     @property
@@ -83,17 +90,29 @@ class AnalyticsAPI:
 
     async def _post_for_scope(self, request: IRequest, scope: str) -> bytes:
         known_as = _text_of(scope)
-        return await self._post(request, lambda: self._collector.directory.tenant_for_scope(known_as))
+        return await self._post(request, lambda visit: visit.enter_scope(known_as))
 
     async def _post_for_names(self, request: IRequest, organization: str, environment: str) -> bytes:
         names = _text_of(organization), _text_of(environment)
-        return await self._post(request, lambda: self._collector.directory.tenant_for_names(*names))
+        return await self._post(request, lambda visit: visit.enter_names(*names))
 
     async def _post_named_in_body(self, request: IRequest) -> bytes:
         return await self._post(request, None)
 
-    async def _post(self, request: IRequest, find_tenant: Callable[[], Awaitable[Tenant]] | None) -> bytes:
-        """Take a request; its tenant is found before its body is read, unless only the body names it."""
+    async def _post(self, request: IRequest, enter: Enter | None) -> bytes:
+        """Take a request; where its scope sends too much, say so after a while."""
+        try:
+            return await self._take(request, enter)
+        except RateLimited as exc:
+            # The exception itself is not kept: the frames in its traceback hold the body.
+            reason, retry_after = exc.reason, exc.retry_after
+        if isinstance(request, IngestRequest):
+            request.forget_body()
+        waited = await self._collector.access.hold_back()
+        raise RateLimited(reason, retry_after - waited)
+
+    async def _take(self, request: IRequest, enter: Enter | None) -> bytes:
+        """Take a request; its tenant is found before its body is looked at, unless only the body names it."""
         collector = self._collector
         reception: Reception = getattr(request, "reception", None) or Reception()
         if not collector.directory.ready():
@@ -104,24 +123,44 @@ class AnalyticsAPI:
             raise Overloaded("Too many bytes are being received already (max_pending_bytes)")
         intake = collector.intake
         intake.check_room()
-        tenant = None if find_tenant is None else await find_tenant()
+        # Another program's Site may have received more than is allowed, into a file.
+        body = request.content.read(intake.limits.max_body_bytes + 1)
+        entry = _Entry(collector.access, request, intake.limits.max_body_bytes if reception.oversize else len(body))
+        if enter is not None:
+            await entry.take(enter)
         content_encoding = ",".join(headers_of(request, b"content-encoding"))
         unpacking.is_gzip(content_encoding)
         if reception.oversize:
             raise unpacking.too_large(intake.limits)
-
-        async def tenant_of(body: Payload) -> Tenant:
-            return tenant if tenant is not None else await self._tenant_in(body)
-
-        # Another program's Site may have received more than is allowed, into a file.
-        body = request.content.read(intake.limits.max_body_bytes + 1)
-        count = await intake.take(body, content_encoding, tenant_of)
+        count = await intake.take(body, content_encoding, entry.tenant_of)
         return answers.give(request, 200, answers.accepted(count))
 
-    async def _tenant_in(self, body: Payload) -> Tenant:
-        organization = payload.name_in(body.organization, "organization")
-        environment = payload.name_in(body.environment, "environment")
-        return await self._collector.directory.tenant_for_names(organization, environment)
+
+class _Entry:
+    """How one request gets in: once its tenant is known, its bytes are counted, and then its records."""
+
+    def __init__(self, access: Access, request: IRequest, size: int) -> None:
+        self._visit = access.visit(headers_of(request, b"authorization"))
+        self._size = size
+        self._tenant: Tenant | None = None
+
+    async def take(self, enter: Enter) -> Tenant:
+        """The tenant, who may bring a body of this size."""
+        tenant = await enter(self._visit)
+        self._visit.bring(self._size)
+        self._tenant = tenant
+        return tenant
+
+    async def tenant_of(self, document: Payload) -> Tenant:
+        """The tenant of a body, who may have so many records in it; asked again where it is taken apart anew."""
+        tenant = self._tenant or await self._enter_named(document)
+        self._visit.unpack(len(document.records))
+        return tenant
+
+    async def _enter_named(self, document: Payload) -> Tenant:
+        organization = payload.name_in(document.organization, "organization")
+        environment = payload.name_in(document.environment, "environment")
+        return await self.take(lambda visit: visit.enter_names(organization, environment))
 
 
 def plain(method: Callable[..., Awaitable[bytes]]) -> Callable[..., Awaitable[bytes]]:

@@ -18,6 +18,7 @@ from twisted.internet import defer, reactor
 from twisted.internet.task import Clock
 from twisted.web.client import Agent, HTTPConnectionPool
 
+from axcollector.access import Access
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.frames import FrameReader
@@ -126,6 +127,7 @@ class Stand:
         self.config = Config()
         self.directory = OneTenant()
         clock = clock or Clock()
+        self.access = Access(clock, self.directory)
         disk = disk or Disk()
         self.journal = JournalWriter(disk, JournalPlan(str(root), "id", 1, 120, 1 << 30, Durability.FSYNC))
         self.spool = Spool(clock, writer or SameThread(), self.journal, GroupCommit(batches, pending_bytes))

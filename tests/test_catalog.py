@@ -86,6 +86,7 @@ def everything_of(catalog: Catalog) -> list[object]:
     return [
         *(catalog.tenant_of_scope(scope) for scope in ("1", "2", "")),
         *(catalog.tenant_of_names(o, e) for o, e in product(("o", "p", "", LONG), ("e", "f"))),
+        *(catalog.scopes_of_names(o, e) for o, e in product(("o", "p", "", LONG), ("e", "f"))),
         *(catalog.developer(t, k) for t, k in product(("t", "u", ""), ("k", "l"))),
     ]
 
@@ -94,9 +95,14 @@ def naive_everything_of(tables: Tables) -> list[object]:
     """What `everything_of` a right catalog is."""
     tenants = naive_tenants(tables)
     by_names = {(t.organization, t.environment): t for _, t in sorted(tenants.items(), reverse=True)}
+    scopes_by_names: dict[tuple[str, str], tuple[str, ...]] = {}
+    for scope, tenant in sorted(tenants.items()):
+        names = (tenant.organization, tenant.environment)
+        scopes_by_names[names] = (*scopes_by_names.get(names, ()), scope)
     return [
         *(tenants.get(scope) for scope in ("1", "2", "")),
         *(by_names.get(key) for key in product(("o", "p", "", LONG), ("e", "f"))),
+        *(scopes_by_names.get(key, ()) for key in product(("o", "p", "", LONG), ("e", "f"))),
         *(naive_developer(tables, t, k) if t else NO_DEVELOPER for t, k in product(("t", "u", ""), ("k", "l"))),
     ]
 

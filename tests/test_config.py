@@ -46,6 +46,8 @@ def test_defaults() -> None:
     assert config.data_directory == root + "/ax"
     assert config.registry_file == root + "/registry.db"
     assert config.store_url == f"file:{root}/store"
+    assert config.tokens_file == f"{root}/tokens.db"
+    assert (config.ingest_auth, config.rate_limit_records, config.rate_limit_bytes) == ("none", 0, 0)
 
 
 def test_derived_paths_follow_what_is_given(tmp_path: Path) -> None:
@@ -107,6 +109,10 @@ TAKEN: list[tuple[str, object, object]] = [
     ("upload_proxy", "http://proxy:3128/", "http://proxy:3128"),
     ("upload_proxy", "https://user:p%40ss@proxy", "https://user:p%40ss@proxy"),
     ("bearer_token", "abc.def", "abc.def"),
+    ("ingest_auth", "token", "token"),
+    ("rate_limit_records", "500", 500),
+    ("rate_limit_bytes", "10 MB", 10_000_000),
+    ("rate_limit_burst", 1, 1.0),
     ("instance_id", "0b7de3c5-58fc-4a25-8a5e-3a3ea5c14b63", "0b7de3c5-58fc-4a25-8a5e-3a3ea5c14b63"),
     ("instance_id", "abcdefgh-ijkl-mnop-qrst-uvwxyz123456", "abcdefgh-ijkl-mnop-qrst-uvwxyz123456"),
     ("sync", "none", "none"),
@@ -157,6 +163,10 @@ REFUSED: dict[str, list[object]] = {
     "instance_id": ["", "a_b", "a" * 65, "a/b", 5],
     "bearer_token": ["", "a b", "ä", 12345, "x" * 5000],
     "bearer_token_file": ["", 5],
+    "ingest_auth": ["", "Token", "basic", None, True],
+    "rate_limit_records": [-1, 0.5, "1/s", None],
+    "rate_limit_bytes": [-1, "1MB/s"],
+    "rate_limit_burst": [0, 0.5, "10s", 100_000],
     "apigeesync_poll_interval": [0, "0s", "500ms", "2 m", "m", "-1s", "1d", "1h30m", True, None],
     "apigeesync_consumer_secret": ["", "a b", 5],
 }
@@ -179,7 +189,6 @@ def test_values_that_are_refused(key: str) -> None:
         ("admin_listen", "tcp:9001"),
         ("admin_listen", "tcp:9001:interface=10.0.0.1"),
         ("invalid_records", "quarantine"),
-        ("ingest_auth", "token"),
         ("admin_token", "hush"),
         ("http_parser", "llhttp"),
         ("log_format", "json"),
@@ -297,6 +306,9 @@ def test_parts_of_endpoints(text: str, expected: object) -> None:
         ("unix:/x", True),
         ("systemd:domain=INET:index=0", False),
         ("haproxy:tcp:80:interface=127.0.0.1", False),
+        ("ssl:443:privateKey=k:interface=127.0.0.1", True),
+        ("ssl:443:privateKey=k", False),
+        ("axtls:443:certificate=c:key=k:interface=\\:\\:1", True),
     ],
 )
 def test_local_endpoints(text: str, expected: bool) -> None:

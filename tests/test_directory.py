@@ -48,6 +48,7 @@ def a_registry(path: Path, organization: str = "acme") -> str:
     """A registry with scope s and key k."""
     with Registry.create(str(path)) as registry:
         registry.add_scope(organization, "prod", "s", "t")
+        registry.add_scope(organization, "prod", "a", "t")
         registry.add_key("s", "k", product="gold", app="weather", developer="ada", email="ada@example.com")
     return str(path)
 
@@ -65,6 +66,7 @@ def test_before_the_first_snapshot(make: Make) -> None:
     for coroutine in (
         directory.tenant_for_scope("s"),
         directory.tenant_for_names("acme", "prod"),
+        directory.scopes_for_names("acme", "prod"),
         directory.developers(Tenant("t", "acme", "prod"), ["k"]),
     ):
         with pytest.raises(NotReady):
@@ -81,6 +83,8 @@ def test_answers(make: Make, tmp_path: Path) -> None:
     tenant = Tenant("t", "acme", "prod")
     assert ask(directory.tenant_for_scope("s")) == tenant
     assert ask(directory.tenant_for_names("acme", "prod")) == tenant
+    assert list(ask(directory.scopes_for_names("acme", "prod"))) == ["a", "s"]
+    assert list(ask(directory.scopes_for_names("acme", "dev"))) == []
     info = DeveloperInfo("gold", "weather", "ada@example.com", "ada")
     assert ask(directory.developers(tenant, {"k", "l"})) == {"k": info, "l": NO_DEVELOPER}
     assert ask(directory.developers(tenant, ())) == {}

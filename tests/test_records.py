@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from axcollector.core import payload, records, unpacking
@@ -205,6 +205,54 @@ def test_client_ids() -> None:
     )
     checked = records.check(payload.decode(body, None, LIMITS).records, Rules(), 0)
     assert checked.client_ids == {"a", "ü", ""}
+
+
+NAMES_SENT = [
+    '"organization":"ac~me"',
+    '"organization" : "ac~me"',
+    '"organization":"ac\\u007eme"',
+    '"organization":"zoo"',
+    '"organizatio\\u006e":"zoo"',
+    '"organization":null',
+    '"organization":""',
+    '"environment":"pr\\"öd"',
+    '"environment":"prod"',
+    '"\\u0065nvironment":"prod"',
+    '"x":{"organization":"zoo","environment":"zoo"}',
+    '"x":"\\"organization\\""',
+    '"y":"\\u00e4"',
+]
+"""Members that have to do with names, or look like it; some of them right."""
+
+
+@given(st.lists(st.lists(st.sampled_from(NAMES_SENT), max_size=5), min_size=1, max_size=3))
+@example([['"organizatio\\u006e":"zoo"', '"organization":"ac~me"']])
+@example([['"\\u0065nvironment":"prod"', '"environment":"pr\\"öd"']])
+@example([['"organization":"zoo"', '"organization":"ac~me"']])
+def test_overwritten_names_stand_once(records_sent: list[list[str]]) -> None:
+    """With `overwrite_tenant` each name stands once in a line, and is the tenant's, whatever was sent and how often."""
+    texts = [
+        ("{" + ",".join(['"client_received_start_timestamp":1', *members]) + "}").encode() for members in records_sent
+    ]
+    for line, text in zip(lines_of(texts, Rules(overwrite_tenant=True)), texts, strict=True):
+        pairs = [
+            pair for pair in json.loads(line, object_pairs_hook=list) if pair[0] in {"organization", "environment"}
+        ]
+        assert sorted(pairs) == [("environment", TENANT.environment), ("organization", TENANT.organization)]
+        assert parse(line) == expected_line(parse(text), overwrite=True)
+
+
+def test_names_that_are_right_need_no_care() -> None:
+    """Most clients send them; records with others are taken apart where somebody may wait for it."""
+    rules = Rules(overwrite_tenant=True)
+    for name, needs_care in (("ac~me", False), ("zoo", True)):
+        sent = f'{{"{START}":1,"organization":"{name}","environment":"pr\\"öd"}}'.encode()
+        checked = records.check([sent], rules, 0, careful=False)
+        if needs_care:
+            with pytest.raises(payload.NeedsCare):
+                enrich(checked, TENANT, KNOWN, rules, careful=False)
+        else:
+            assert enrich(checked, TENANT, KNOWN, rules, careful=False).lines == sent + b"\n"
 
 
 def test_a_record_of_very_many_members() -> None:

@@ -61,6 +61,9 @@ class AsCatalog(Catalog):
     def tenant_of_names(self, organization: str, environment: str) -> Tenant | None:
         return self.registry.tenant_of_names(organization, environment)
 
+    def scopes_of_names(self, organization: str, environment: str) -> tuple[str, ...]:
+        return self.registry.scopes_of_names(organization, environment)
+
     def developer(self, tenant_id: str, client_id: str) -> DeveloperInfo:
         return self.registry.developers(tenant_id, [client_id])[client_id]
 
@@ -328,6 +331,7 @@ def test_texts_that_cannot_be_there(tmp_path: Path) -> None:
         assert registry.tenant_of_scope("\ud800") is None
         assert registry.tenant_of_scope("") is None
         assert registry.tenant_of_names("a", "\ud800") is None
+        assert registry.scopes_of_names("a", "\ud800") == ()
 
 
 def test_data_version_and_log(tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from twisted.application.service import IService, Service
 from twisted.internet import defer
 from twisted.internet.error import CannotListenError
-from twisted.logger import LogEvent, formatEvent
+from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from axcollector import __version__
 from axcollector.config import KEYS, Config
@@ -144,14 +144,15 @@ class StandIn(Service):
 
 def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -> None:
     """One line says where records are taken and where they go; notes come before it; no secret is in them."""
-    config = Config(local_storage_path="/d", listen=["tcp:1", "tcp:2"], bearer_token="hush")
+    here = ["tcp:1:interface=127.0.0.1", "unix:/s"]
+    config = Config(local_storage_path="/d", listen=here, bearer_token="hush")
     service = StandIn()
     process = launched(service, Loaded(config, ("a note",)))
     process.startService()
     assert service.running
     assert [formatEvent(event) for event in log_events] == [
         "a note",
-        f"axcollector {__version__} takes records at tcp:1, tcp:2; data in /d/ax; files go to file:/d/store",
+        f"axcollector {__version__} takes records at {', '.join(here)}; data in /d/ax; files go to file:/d/store",
     ]
     stopped = process.stopService()
     assert not service.running
@@ -179,6 +180,24 @@ def test_services_that_cannot_start(capfd: pytest.CaptureFixture[str], problem: 
     error = capfd.readouterr().err
     assert error.startswith(f"axcollector cannot start: {line}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({"listen": ["tcp:1", "tcp:2"]}, 1),
+        ({"listen": ["tcp:1"], "ingest_auth": "token"}, 1),
+        ({"listen": ["ssl:1:privateKey=k"]}, 1),
+        ({"listen": ["ssl:1:privateKey=k"], "ingest_auth": "token"}, 0),
+        ({}, 0),
+    ],
+)
+def test_it_says_where_others_can_get_in(log_events: list[LogEvent], settings: dict[str, Any], count: int) -> None:
+    """One warning, when it starts, where it can be reached from other machines without tokens or TLS."""
+    launched(StandIn(), Loaded(Config(**settings))).startService()
+    warnings = [formatEvent(event) for event in log_events if event["log_level"] is LogLevel.warn]
+    assert len(warnings) == count
+    assert all("ingest_auth: token" in each or "axtls:" in each for each in warnings)
 
 
 def test_bugs_are_not_hidden() -> None:

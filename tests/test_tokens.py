@@ -211,6 +211,15 @@ def test_what_others_change_is_seen_at_the_next_look(path: str, log_events: list
     assert all(secret not in formatEvent(event) for event in log_events)
 
 
+def test_a_clock_that_is_set_back(path: str) -> None:
+    """A look of before the step does not count for as long as the step was: until the next one nobody is told."""
+    _, secret = add(path, "acme~prod")
+    with Watched(path) as watched:
+        watched.clock.rightNow -= 3600
+        with pytest.raises(Unavailable):
+            watched.watch.find(secret)
+
+
 def test_a_token_expires_between_looks(path: str) -> None:
     """The clock of the moment counts."""
     token, secret = add(path, "acme~prod", expires_seconds=0.2)

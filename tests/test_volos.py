@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import threads
 
+from axcollector.tokens import Bound, TokenFile
 from tests.running import Running, until
 
 HERE = Path(__file__).parent / "volos"
@@ -43,17 +45,24 @@ def enriched(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @needs_volos
-@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize(("compress", "ingest_auth"), [(False, "none"), (True, "none"), (False, "token")])
 @pytest_twisted.ensureDeferred
-async def test_every_record_of_a_microgateway_arrives(tmp_path: Path, compress: bool) -> None:
-    """What the client sends is delivered, each record once, equal to what it was given plus enrichment."""
-    service = await Running(tmp_path / "data").start()
-    await service.scope("acme", "prod", "key-1")
+async def test_every_record_of_a_microgateway_arrives(tmp_path: Path, compress: bool, ingest_auth: str) -> None:
+    """What the client sends is delivered, each record once, equal to what it was given plus enrichment.
+
+    Its secret is the token, where one is needed.
+    """
+    service = await Running(tmp_path / "data", ingest_auth=ingest_auth).start()
+    scope = await service.scope("acme", "prod", "key-1")
+    with TokenFile.create(service.config.tokens_file, Bound.SCOPES) as file:
+        _, secret = file.add([scope], time.time())
+    watch = service.collector._tokens
+    await until(lambda: watch is None or (watch.problem() is None and watch.find(secret) is not None))
     configuration = {
         "uri": f"{service.url}/axpublisher/organization/acme/environment/prod",
         "source": "microgateway",
         "key": "key-of-the-microgateway",
-        "secret": "its-secret",
+        "secret": secret,
         "proxy": "dummy",
         "proxy_revision": 1,
         "compress": compress,

@@ -6,7 +6,7 @@ import itertools
 import json
 import random
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,11 +19,13 @@ from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
+from axcollector.access import Access, Tokens
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import LookupFailed, NotReady, Rejected
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import DeveloperInfo, Tenant
+from axcollector.core.rates import RateLimits
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
 from axcollector.disk import AppendFile, Disk
@@ -71,6 +73,11 @@ class Tenants:
                 return tenant
         raise Rejected("UNKNOWN_SCOPE", f"No tenant found for this org: {organization} and env: {environment}")
 
+    async def scopes_for_names(self, organization: str, environment: str) -> Sequence[str]:
+        names = (organization, environment)
+        found = self._asked().items()
+        return sorted(scope for scope, each in found if (each.organization, each.environment) == names)
+
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
         return {client_id: DeveloperInfo("p", "a", "e", "d") for client_id in client_ids if client_id == "key"}
 
@@ -111,6 +118,8 @@ class Stand:
         limits: Limits = LIMITS,
         bodies: Worker | None = None,
         writer: Worker | None = None,
+        tokens: Tokens | None = None,
+        rates: RateLimits | None = None,
     ) -> None:
         for stage in Stage:
             (root / stage).mkdir(exist_ok=True)
@@ -119,6 +128,7 @@ class Stand:
         self.clock = Clock()
         self.disk = FullDisk()
         self.directory = Tenants()
+        self.access = Access(self.clock, self.directory, tokens, rates)
         self.room = Room(self.disk, str(root), quota_bytes=1)
         plan = JournalPlan(str(self.tmp), "id", 1, 120, 1 << 30, Durability.WRITE)
         journal = JournalWriter(self.disk, plan)
@@ -177,7 +187,7 @@ def checked(connection: Connection) -> list[Answer]:
             assert set(content) == {"accepted", "rejected"}
         else:
             assert {name: type(value) for name, value in content.items()} == {"errorCode": str, "reason": str}
-        assert ("retry-after" in answer.headers) == (answer.status == 503)
+        assert ("retry-after" in answer.headers) == (answer.status in {429, 503})
     return found
 
 
@@ -389,6 +399,7 @@ class Asked:
     gzipped: bool = False
     after_json: bytes = b""
     damaged: bool = False
+    authorization: str = ""
     states: list[Callable[[Stand], None]] = field(default_factory=list)
 
     def data(self) -> bytes:
@@ -399,8 +410,9 @@ class Asked:
             if self.damaged:
                 body = body[:-8] + bytes([body[-8] ^ 1]) + body[-7:]
         coding = self.content_encoding or ("gzip" if self.gzipped else "identity")
-        headers = (("Content-Type", self.content_type), ("Content-Encoding", coding))
-        return request(self.method, self.target, body, headers)
+        headers = [("Content-Type", self.content_type), ("Content-Encoding", coding)]
+        headers += [("Authorization", self.authorization)] if self.authorization else []
+        return request(self.method, self.target, body, tuple(headers))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The `axcollector` command: scopes and keys in the registry, tokens of the signing service, and a demo.
+"""The `axcollector` command: scopes and keys in the registry, tokens, and a demo.
 
 A group of subcommands is a module, loaded when it is asked for, with an `Options` class for the group and one for
 each subcommand, which has a `run`. The exit status is 0, or 1 where the work failed, or 2 where it was called wrongly,
@@ -47,6 +47,7 @@ class Options(CommandOptions):
     subCommands: ClassVar[list[Any]] = [
         ["scope", None, _lazily("axcollector.cli.scope.ScopeOptions"), "The ids by which clients name a tenant"],
         ["key", None, _lazily("axcollector.cli.key.KeyOptions"), "Whose a record's client_id is"],
+        ["token", None, _lazily("axcollector.cli.token.TokenGroupOptions"), "Who may send records, for which scopes"],
         ["import", None, _lazily("axcollector.cli.transfer.ImportOptions"), "Put the rows of a file into the registry"],
         ["export", None, _lazily("axcollector.cli.transfer.ExportOptions"), "Write the registry's rows to a file"],
         [

@@ -39,7 +39,15 @@ class AddOptions(ObjectOptions):
         with self.create_registry() as registry:
             scope = registry.add_scope(self["org"], self["env"], self["id"])
         self.write(_shown(scope), f"{scope.id}\n")
-        sys.stderr.write(f"Try it:\n  {curl_line(config.listen[0], config.base_path, scope.id)}\n")
+        line = curl_line(config.listen[0], config.base_path, scope.id)
+        if config.ingest_auth == "token":
+            line += f' -H "Authorization: Bearer $({self._token_command(scope.id)})"'
+        sys.stderr.write(f"Try it:\n  {line}\n")
+
+    def _token_command(self, scope: str) -> str:
+        """What prints a token of a scope, to stand in a pair of double quotes."""
+        where = [f"--{name}={self[name]}" for name in ("config", "registry") if self[name]]
+        return shlex.join(["axcollector", "token", "new", *where, "--expires=1h", "--label=try", scope])
 
 
 class ScopeListOptions(ListOptions):

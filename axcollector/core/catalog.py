@@ -45,10 +45,15 @@ class Catalog:
 
     def tenant_of_names(self, organization: str, environment: str) -> Tenant | None:
         """The tenant of these names, or None; of several scopes that have them, the lowest id counts."""
+        scopes = self.scopes_of_names(organization, environment)
+        return self.tenant_of_scope(scopes[0]) if scopes else None
+
+    def scopes_of_names(self, organization: str, environment: str) -> tuple[str, ...]:
+        """The ids of all scopes that have these names, the lowest first."""
         cell = self._cells.scopes.names.get((organization, environment))
-        if cell is not None and self._staged is not None:
-            cell = _as_staged(cell, self._staged)
-        return self.tenant_of_scope(cell.scopes[0]) if cell is not None and cell.scopes else None
+        if cell is None:
+            return ()
+        return cell.scopes if self._staged is None else _as_staged(cell, self._staged).scopes
 
     def developer(self, tenant_id: str, client_id: str) -> DeveloperInfo:
         """Whose a client id is: of several products and apps, the lowest names; `NO_DEVELOPER` where one is missing."""

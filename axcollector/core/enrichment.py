@@ -6,7 +6,7 @@ for every number and string that a client can send, and fast. Only a record that
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -28,6 +28,7 @@ def enrich(
     Raises:
         NeedsCare: One must be taken apart into its members, and `careful` is false.
     """
+    rules = _relaxed(records, tenant, rules)
     if not careful and any(_must_be_taken_apart(f, rules) for f in records.fields):
         raise NeedsCare
     writer = _Writer(_Names.of(tenant), known, rules)
@@ -38,6 +39,24 @@ def enrich(
         end = start + CHUNK_RECORDS
         lines += writer.lines(records.texts[start:end], records.fields[start:end])
     return Batch(tenant, lines, len(records.texts))
+
+
+def _relaxed(records: Records, tenant: Tenant, rules: Rules) -> Rules:
+    """Rules under which the same lines come out, without overwriting where there is nothing to be overwritten.
+
+    Clients mostly send the names that are right, in every record; to take each apart would cost thirty times as much.
+    A name may stay only where it surely stands once: a second one would be what some readers of the line see.
+    """
+    if not rules.overwrite_tenant:
+        return rules
+    for text, f in zip(records.texts, records.fields, strict=True):
+        for sent, name, key in (
+            (f.organization, tenant.organization, b'"organization"'),
+            (f.environment, tenant.environment, b'"environment"'),
+        ):
+            if sent and (sent != name or (line := bytes(text)).count(key) != 1 or b"\\u" in line):
+                return rules
+    return replace(rules, overwrite_tenant=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@
      │    ├── Rejected           the client's fault (4xx)
      │    ├── NotReady           no snapshot yet (500)
      │    ├── LookupFailed       the registry could not be asked (500)
+     │    ├── RateLimited        the scope sends too much at present; come again (429)
      │    ├── Overloaded         no room in memory; come again (503)
      │    ├── SpoolFailed        no room on disk, or a write failed; come again (503)
      │    └── Unavailable        what the answer depends on cannot be asked at present; come again (503)
@@ -72,12 +73,17 @@ class Refusal(AxcollectorError):
 
 
 class Rejected(Refusal):
-    """The request is at fault: sending it again unchanged will fail again."""
+    """The request is at fault: sending it again unchanged will fail again.
 
-    def __init__(self, code: str, reason: str) -> None:
+    Attributes:
+        challenge: What `WWW-Authenticate` says, where a token is asked for.
+    """
+
+    def __init__(self, code: str, reason: str, challenge: str = "Bearer") -> None:
         super().__init__(reason)
         self.code = code
         self.status = STATUS_OF_CODE[code]
+        self.challenge = challenge
 
 
 class NotReady(Refusal):
@@ -95,6 +101,19 @@ class LookupFailed(Refusal):
 
     status = 500
     code = "INTERNAL_SEARCH_ERROR"
+
+
+class RateLimited(Refusal):
+    """The scope has sent more than it may; nothing of this batch was kept, and it is not counted."""
+
+    status = 429
+    code = "RATE_LIMITED"
+
+    retry_after: float
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class Overloaded(Refusal):

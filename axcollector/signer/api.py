@@ -11,9 +11,8 @@
 Neither a token nor a signed URL is logged, nor is either in an error's text.
 """
 
-import re
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Protocol
 
 import msgspec
 from klein import Klein
@@ -25,13 +24,12 @@ from twisted.web.iweb import IRequest
 
 from axcollector import answers
 from axcollector.admin.health import add_health
+from axcollector.core.authorization import token_in
 from axcollector.core.errors import Rejected
 from axcollector.core.signing import SigningRequest, parse_request
 from axcollector.site import Reception
 from axcollector.tokens import Token
 from axcollector.webapi import JSONResource, answer_to_failure, headers_of, plain
-
-_BEARER: Final = re.compile(r"Bearer +([!-~]+) *", re.IGNORECASE)
 
 
 class Presigner(Protocol):
@@ -98,11 +96,10 @@ class SignerAPI:
         return answers.give(request, 200, msgspec.json.encode({"url": url}))
 
     def _token_of(self, request: IRequest) -> Token:
-        given = headers_of(request, b"authorization")
-        match = _BEARER.fullmatch(given[0]) if len(given) == 1 else None
-        if match is None:
+        secret = token_in(headers_of(request, b"authorization"))
+        if secret is None:
             raise Rejected("UNAUTHORIZED", "A bearer token is needed")
-        token = self._tokens.find(match[1])
+        token = self._tokens.find(secret)
         if token is None:
             raise Rejected("UNAUTHORIZED", "The bearer token is not known: it may be expired or revoked")
         return token

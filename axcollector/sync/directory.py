@@ -5,7 +5,7 @@ registry file of the last snapshot each time, in a worker's thread, for those wh
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -60,6 +60,14 @@ class Directory(Protocol):
         """
         ...
 
+    async def scopes_for_names(self, organization: str, environment: str) -> Sequence[str]:
+        """The ids of the scopes that have these names, the lowest first; none where there is no such tenant.
+
+        Raises:
+            LookupFailed: The registry could not be asked.
+        """
+        ...
+
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
         """The developer info of each of the client ids.
 
@@ -94,6 +102,10 @@ class CachedDirectory:
         """As `Directory.tenant_for_names`."""
         tenant = self._catalog().tenant_of_names(organization, environment)
         return _known_names(organization, environment, tenant)
+
+    async def scopes_for_names(self, organization: str, environment: str) -> Sequence[str]:
+        """As `Directory.scopes_for_names`."""
+        return self._catalog().scopes_of_names(organization, environment)
 
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
         """As `Directory.developers`."""
@@ -152,6 +164,10 @@ class RegistryDirectory(Service):
         """As `Directory.tenant_for_names`."""
         tenant = await self._ask(Registry.tenant_of_names, organization, environment)
         return _known_names(organization, environment, tenant)
+
+    async def scopes_for_names(self, organization: str, environment: str) -> Sequence[str]:
+        """As `Directory.scopes_for_names`."""
+        return await self._ask(Registry.scopes_of_names, organization, environment)
 
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
         """As `Directory.developers`."""
