@@ -106,6 +106,9 @@ class IngestRequest(Request):
             self.path = b"/" + self.path.partition(b"//")[2].partition(b"/")[2]
         elif not self.path.startswith(b"/"):
             self.path = b"/" + self.path
+        if self.channel.site.is_draining:
+            self.channel.persistent = False
+            self.setHeader(b"Connection", b"close")
         super().process()
 
     def forget_body(self) -> None:
@@ -238,7 +241,10 @@ class IngestSite(Site):
         request_timeout_seconds: How long a request may take to come, whole.
         pending: The bodies held by all connections.
         channels: The connections.
+        is_draining: Whether connections are closed behind the next answer.
     """
+
+    is_draining = False
 
     def __init__(
         self,
@@ -273,8 +279,7 @@ class IngestSite(Site):
 
     def drain(self) -> None:
         """Close each connection behind its next answer, which says so."""
-        for channel in self.channels:
-            channel.persistent = False
+        self.is_draining = True
 
     def close_idle(self) -> None:
         """Close the connections on which nothing is being answered, and the others behind their answers."""

@@ -9,7 +9,6 @@ leave when that one takes records.
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from twisted.internet import defer
@@ -19,7 +18,6 @@ from axcollector.config import Config
 from axcollector.core import messages
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.messages import Door, Situation
-from axcollector.core.retry import Backoff, Pace
 from axcollector.disk import Disk
 from axcollector.premises import Identity
 from axcollector.reserve import SplitReserve
@@ -30,6 +28,7 @@ from axcollector.workers.feed import Feed
 from axcollector.workers.inheritance import COMMAND, environment_of_workers, settings_of_workers
 from axcollector.workers.places import Place, open_places
 from axcollector.workers.process import FIRST_SOCKET, LOCK, ORDERS, REPORTS, WorkerProcess, problems_of
+from axcollector.workers.slots import Slot
 
 TELL_SECONDS: Final = 0.5
 """How often workers are told how things stand, where that has changed."""
@@ -40,24 +39,6 @@ REPLACED_SECONDS: Final = 30.0
 """Likewise one that was told to leave gently."""
 START_SECONDS: Final = 60.0
 """A worker that is to replace another has to take records after so long."""
-_BACKOFF: Final = Backoff(0.2, 30.0, 0.1)
-
-
-@dataclass(slots=True)
-class _Slot:
-    """Where one worker works.
-
-    Attributes:
-        index: Which of the sockets of each place are its.
-        process: The worker, or None between two.
-        retry: The start of the next one, if that is scheduled.
-    """
-
-    index: int
-    process: WorkerProcess | None = None
-    retry: Any = None
-    pace: Pace = field(default_factory=lambda: Pace(_BACKOFF))
-    started_at: float = 0.0
 
 
 class Workers(Upstream):
@@ -90,7 +71,7 @@ class Workers(Upstream):
         self._config = config
         self._disk = disk
         self._lock = lock
-        self._slots = [_Slot(index) for index in range(count)]
+        self._slots = [Slot(index) for index in range(count)]
         self._made = 0
         self._live: frozenset[int] = frozenset()
         self._identity = Identity("", 0)
@@ -130,7 +111,7 @@ class Workers(Upstream):
             if self.running and slot.process is None:
                 slot.process = self._start(slot)
 
-    def _start(self, slot: _Slot) -> WorkerProcess | None:
+    def _start(self, slot: Slot) -> WorkerProcess | None:
         """A new worker for a slot; None, and another try later, where the system does not allow another process."""
         number, self._made = self._made, self._made + 1
         doors = [Door(place.endpoint, FIRST_SOCKET + at) for at, place in enumerate(self.places)]
@@ -180,7 +161,7 @@ class Workers(Upstream):
             seconds=seconds,
         )
 
-    def _try_again(self, slot: _Slot, lasted: float) -> float:
+    def _try_again(self, slot: Slot, lasted: float) -> float:
         seconds = slot.pace.failed(lasted, random.random())  # noqa: S311 - it hides no secret
 
         def again() -> None:
@@ -221,7 +202,7 @@ class Workers(Upstream):
         finally:
             self._replacing.release()
 
-    async def _replace_in(self, slot: _Slot) -> bool:
+    async def _replace_in(self, slot: Slot) -> bool:
         old = slot.process
         if old is None:  # the one that follows will do as it is to
             return True
@@ -235,16 +216,11 @@ class Workers(Upstream):
             old.leave(gently=True)
             await self._has_gone(old, REPLACED_SECONDS)
         elif slot.process is None:  # the old one has ended meanwhile
-            self._cancel_retry(slot)
+            slot.cancel_retry()
             slot.process = new
         else:  # and was followed
             new.leave(gently=True)
         return True
-
-    def _cancel_retry(self, slot: _Slot) -> None:
-        if slot.retry is not None:
-            slot.retry.cancel()
-            slot.retry = None
 
     async def _is_up(self, process: WorkerProcess) -> bool:
         """Whether a new worker takes records; one that does not in time is ended."""
@@ -282,7 +258,7 @@ class Workers(Upstream):
         """Have all workers commit, answer and end. Fires when they have ended; one that does not in time is killed."""
         self.running = False
         for slot in self._slots:
-            self._cancel_retry(slot)
+            slot.cancel_retry()
         for each in self._processes:
             each.leave(gently=False)
         gone = [defer.ensureDeferred(self._has_gone(each, LEAVE_SECONDS)) for each in self._processes]
