@@ -24,6 +24,9 @@ setup(
         "treq>=24.9.1",
         "msgspec>=0.19.0",
         "PyYAML>=6.0.1",
+        # Twisted[tls] brings both; axtls: gives pyOpenSSL what cryptography has read, which older ones do not take.
+        "pyOpenSSL>=24.3.0",
+        "cryptography>=42.0.0",
         # No wheels elsewhere; the standard library's zlib serves there.
         'isal>=1.7.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
         'zlib-ng>=0.5.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
@@ -31,6 +34,8 @@ setup(
     extras_require={
         # For the store s3://bucket/prefix and for axsigner: its signer and its ways to find credentials, never its I/O.
         "s3": ["botocore>=1.35"],
+        # For `python -m benchmarks.ingest --profile`.
+        "profile": ["py-spy>=0.4"],
         "test": [
             "botocore>=1.35",
             "coverage>=7.13",

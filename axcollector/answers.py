@@ -1,6 +1,7 @@
 """What every door answers: JSON objects, whatever happened."""
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -11,9 +12,14 @@ from axcollector.core.errors import Refusal, Rejected
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
 
 
-def accepted(count: int) -> bytes:
-    """The body of a 200: so many records are durable. `rejected` stays 0 (SPEC section 2 says why)."""
-    return b'{"accepted": %d, "rejected": 0}' % count
+def accepted(count: int, quarantined: int | None = None) -> bytes:
+    """The body of a 200: so many records are durable. `rejected` stays 0 (SPEC section 2 says why).
+
+    How many were set aside is said wherever any might be, also when none are.
+    """
+    if quarantined is None:
+        return b'{"accepted": %d, "rejected": 0}' % count
+    return b'{"accepted": %d, "rejected": 0, "quarantined": %d}' % (count, quarantined)
 
 
 def error(code: str, reason: str) -> bytes:
@@ -45,8 +51,8 @@ def refuse(request: IRequest, refusal: Refusal) -> bytes:
     return give(request, refusal.status, error(refusal.code, refusal.reason))
 
 
-def raw(status: bytes, code: str, reason: str) -> bytes:
+def raw(status: bytes, code: str, reason: str, headers: Sequence[bytes] = ()) -> bytes:
     """A whole HTTP answer that closes the connection, for requests that no resource gets to see."""
     body = error(code, reason)
-    head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
-    return head % (status, CONTENT_TYPE, len(body)) + body
+    usual = (b"Content-Type: " + CONTENT_TYPE, b"Content-Length: %d" % len(body), b"Connection: close")
+    return b"\r\n".join([b"HTTP/1.1 " + status, *usual, *headers, b"", body])

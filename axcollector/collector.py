@@ -22,6 +22,7 @@ from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
 from axcollector.intake import Intake, Record
 from axcollector.premises import Premises
+from axcollector.quarantine import Quarantine
 from axcollector.stores.base import Store
 from axcollector.sync.directory import Directory
 from axcollector.sync.listener import SyncListener
@@ -68,6 +69,11 @@ class Collector(Service):
         return self._ingesting.directory
 
     @property
+    def quarantine(self) -> Quarantine:
+        """Knows how many records were set aside, and whether there is room for more."""
+        return self._delivering.quarantine
+
+    @property
     def access(self) -> Access:
         """Who may send through its routes, and how much."""
         return self._ingesting.access
@@ -99,7 +105,8 @@ class Collector(Service):
     def submit(self, scope: str, records: Sequence[Record]) -> "defer.Deferred[int]":
         """Take records from this process, for the tenant of `scope`: each a dict, or the JSON text of one as bytes.
 
-        Fires with how many they are, once they are durable (see `durability`). Fails with `Rejected`, `NotReady`,
+        Fires with how many are accepted, once they are durable (see `durability`): all, or, with `invalid_records:
+        quarantine`, those that were not set aside, which are as durable. Fails with `Rejected`, `NotReady`,
         `LookupFailed`, `Overloaded` or `SpoolFailed`; then none of them is kept. Cancelling forgets the result; the
         records may be kept.
         """

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final
 
 from axcollector.config_endpoints import Endpoint, Endpoints, is_local, may_be_shared, takes_any_port
 from axcollector.config_keys import MIB, Key, keys_of, read_values
-from axcollector.config_urls import ProxyUrl, StoreUrl, Url
+from axcollector.config_urls import ProxyUrl, StoreUrl, Url, shortly
 from axcollector.config_values import (
     Choice,
     Duration,
@@ -79,6 +79,16 @@ class Config:
     max_decompressed_bytes: Annotated[int, Size(), "the largest body, after gunzip"] = 50 * MIB
     max_batch_records: Annotated[int, Whole(1, 10_000_000, "records"), "the largest batch"] = 20_000
     request_timeout: Annotated[float, Seconds(0.01), "a request not received whole by then is cut"] = 60.0
+    max_connections: Annotated[
+        int,
+        Whole(1, 1_000_000, "connections"),
+        "how many clients may be connected; more get 503. Fewer where the process may not open so many files",
+    ] = 10_000
+    max_connections_per_address: Annotated[
+        int,
+        Whole(0, 1_000_000, "connections"),
+        "how many may be from one address; 0: any number, as a load balancer's may all be",
+    ] = 0
     durability: Annotated[
         str,
         Choice(("fsync", "write", "memory")),
@@ -144,8 +154,16 @@ class Config:
         bool, Flag(), "true: a record's organization and environment are its scope's, whatever was sent"
     ] = False
     invalid_records: Annotated[
-        str, Choice(("reject_batch", "quarantine")), "what one bad record does to its batch"
-    ] = "reject_batch"  # fmt: skip
+        str,
+        Choice(("reject_batch", "quarantine")),
+        "what one bad record does to its batch; quarantine: the others are kept, and it is set aside with the reason",
+    ] = "reject_batch"
+    quarantine_quota_bytes: Annotated[
+        int,
+        Size(0),
+        "how much may be set aside before batches with bad records get 503; not a part of spool_quota_bytes;"
+        " 0: as much as the disk takes",
+    ] = 1024 * MIB
     ingest_auth: Annotated[str, Choice(("none", "token")), "whether requests need a token of their scope"] = "none"
     rate_limit_records: Annotated[
         int, Whole(0, 10**9, "records/s"), "what each scope may send before its batches get 429; 0: any number"
@@ -156,7 +174,10 @@ class Config:
     rate_limit_burst: Annotated[
         float, Seconds(1, 86_400), "what comes in so long at these rates may be sent at once"
     ] = 10.0  # fmt: skip
-    admin_token: Annotated[str | None, Text(), "the token for admin_listen"] = field(default=None, repr=False)
+    admin_token: Annotated[
+        str | None, Text(), "the token for admin_listen; needed where that can be reached from other machines"
+    ] = field(default=None, repr=False)
+    admin_token_file: Annotated[str | None, Path(), "a file that holds it; read at the start and on SIGHUP"] = None
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
     http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "twisted"
     upload_proxy: Annotated[
@@ -198,13 +219,7 @@ class Config:
 KEYS: Final[Mapping[str, Key]] = keys_of(Config)
 """Every key, by name, in the order of the documentation."""
 
-_LOCAL: Final = "only loopback addresses (interface=127.0.0.1, interface=\\:\\:1) and unix: are, or nothing"
-
 NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
-    ("listen", lambda value: any(each.startswith("axtls:") for each in value), "tcp:, ssl:, unix: and others are"),
-    ("admin_listen", lambda value: bool(value) and not is_local(value), _LOCAL),
-    ("invalid_records", lambda value: value == "quarantine", "reject_batch is"),
-    ("admin_token", lambda value: value is not None, "leave it out, and admin_listen on this machine"),
     ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
     ("log_format", lambda value: value == "json", "text is"),
 )
@@ -220,6 +235,7 @@ def _check_together(config: Config) -> None:
             f"admin_listen and listen are both {config.admin_listen!r}; allowed are different endpoints,"
             " because whoever sends records is not to see the admin pages"
         )
+    _check_admin(config)
     _check_sync(config)
     _check_workers(config)
     for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
@@ -244,6 +260,18 @@ def _check_workers(config: Config) -> None:
         raise ConfigError(
             f"sync: none leaves it to an embedding program to tell one collector, and workers is {config.workers};"
             " allowed is sync: registry or transicator, or workers: 1"
+        )
+
+
+def _check_admin(config: Config) -> None:
+    """Refuse an admin port that others can reach and that asks nobody for a token."""
+    if config.admin_token is not None and config.admin_token_file is not None:
+        raise ConfigError("admin_token and admin_token_file are both set; allowed is one of them")
+    has_token = config.admin_token is not None or config.admin_token_file is not None
+    if config.admin_listen and not has_token and not is_local(config.admin_listen):
+        raise ConfigError(
+            f"admin_token is missing; it is needed because admin_listen, {shortly(config.admin_listen)}, may be reached"
+            " from other machines: set it in the configuration file, or add interface=127.0.0.1"
         )
 
 

@@ -27,6 +27,7 @@ from axcollector.core.layout import Stage
 from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
 from axcollector.premises import Premises
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.salvager import Salvager
@@ -51,6 +52,7 @@ class Delivering(Service):
 
     Attributes:
         uploader: Sweeps staging; None before the start.
+        quarantine: Knows how many records were set aside, and whether there is room for more.
     """
 
     _log = Logger()
@@ -86,6 +88,7 @@ class Delivering(Service):
         self._running: InOrder | None = None
         self._reserve = SplitReserve(disk, config.data_directory)
         self._room = Room(disk, config.data_directory, config.spool_quota_bytes)
+        self.quarantine = Quarantine(config.data_directory, config.quarantine_quota_bytes)
         self._transicator: TransicatorSource | None = None
         self._make_store: StoreMaker = (
             store_maker(reactor, self._threads["store"], disk, config) if store is None else lambda _: store
@@ -117,7 +120,7 @@ class Delivering(Service):
     def _stations(self) -> Sequence[Service]:
         """Everything that is started and stopped, the most downstream first."""
         config = self._config
-        self._upstream.prepare(self._premises.identity, self._room, self._reserve)
+        self._upstream.prepare(self._premises.identity, self._room, self._reserve, self.quarantine)
         room = Periodic(self._reactor, ROOM_TICK_SECONDS, "room", self._measure_room)
         sources = self._sources()
         store = self._make_store(self._bearer())
@@ -144,7 +147,10 @@ class Delivering(Service):
         return Closing(self._reactor, self._threads["splitter"], self._upstream, splitter, grace_seconds)
 
     def _measure_room(self) -> "defer.Deferred[None]":
-        return self._threads["staging"].run(self._room.measure)
+        measured = self._threads["staging"].run(self._room.measure)
+        if self._config.invalid_records == "quarantine":
+            measured.addCallback(lambda _: self._threads["staging"].run(self.quarantine.measure))
+        return measured
 
     def _bearer(self) -> Bearer:
         """The token for the signing service: the configured one, else that of the sync source, if that has one."""
@@ -155,7 +161,14 @@ class Delivering(Service):
 
     def _splitter(self, stage: Stage) -> Splitter:
         pack_all = self._config.compression == "small"
-        return Splitter(self._disk, self._config.data_directory, stage, pack_all=pack_all, reserve=self._reserve)
+        return Splitter(
+            self._disk,
+            self._config.data_directory,
+            stage,
+            pack_all=pack_all,
+            reserve=self._reserve,
+            quarantine=self.quarantine,
+        )
 
     def _sources(self) -> Sequence[Service]:
         config = self._config

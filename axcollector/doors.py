@@ -6,6 +6,7 @@ Importing this installs a reactor, because klein does.
 from typing import Any
 
 from axcollector.config import Config
+from axcollector.connections import fitting, open_files_limit
 from axcollector.site import IngestSite
 from axcollector.webapi import AnalyticsAPI, Ingest
 
@@ -18,4 +19,6 @@ def ingest_site(reactor: Any, config: Config, collector: Ingest) -> IngestSite: 
         max_body_bytes=config.max_body_bytes,
         max_pending_bytes=config.max_pending_bytes,
         request_timeout_seconds=config.request_timeout,
+        max_connections=fitting(config.max_connections, open_files_limit()),
+        max_connections_per_address=config.max_connections_per_address,
     )

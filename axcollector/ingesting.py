@@ -6,7 +6,6 @@
 It is a part of a `Collector`, or the whole of a worker process. What becomes of journals is `delivering`'s.
 """
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,14 +16,14 @@ from axcollector.access import Access
 from axcollector.config import Config
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import NotReady, Refusal
-from axcollector.core.layout import JournalName, Stage
+from axcollector.core.layout import JournalName
 from axcollector.core.rates import RateLimits
-from axcollector.core.records import Rules
-from axcollector.core.unpacking import Limits
 from axcollector.disk import Disk
 from axcollector.intake import Intake
-from axcollector.journal import Durability, JournalPlan, JournalWriter
+from axcollector.journal import Durability, JournalWriter
+from axcollector.plans import journal_plan, limits_of, rules_of
 from axcollector.premises import Identity
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
 from axcollector.services import InOrder, WorkThread
@@ -69,23 +68,16 @@ class Ingesting(Upstream):
         watching = [] if self._tokens is None else [self._tokens]
         self._running = InOrder([*self._threads.values(), self.sync, self._lookups, *watching, self.access])
 
-    def prepare(self, identity: Identity, room: Lack, reserve: SplitReserve) -> None:
+    def prepare(self, identity: Identity, room: Lack, reserve: SplitReserve, quarantine: Quarantine) -> None:
         """Make the spool and the way in; as `Upstream.prepare`."""
         config = self.config
-        plan = JournalPlan(
-            directory=os.path.join(config.data_directory, Stage.TMP),
-            instance_id=identity.instance_id,
-            starts=identity.starts,
-            worker=identity.worker,
-            interval_seconds=config.collection_interval,
-            max_bytes=config.journal_max_bytes,
-            durability=Durability(config.durability),
-        )
+        plan = journal_plan(config, identity)
         self._spool = Spool(
             self._reactor,
             self._threads["writer"],
-            JournalWriter(self._disk, plan, reserve),
+            JournalWriter(self._disk, plan, reserve, quarantine),
             GroupCommit(config.buffer_channel_size, config.max_pending_bytes),
+            quarantine,
             wait=plan.durability is not Durability.MEMORY,
         )
         self._intake = Intake(
@@ -94,13 +86,10 @@ class Ingesting(Upstream):
             self.directory,
             self._spool,
             room,
-            Limits(config.max_body_bytes, config.max_decompressed_bytes, config.max_batch_records),
-            Rules(
-                config.max_record_age,
-                config.max_clock_skew,
-                overwrite_tenant=config.overwrite_tenant or self._tokens is not None,
-            ),
+            limits_of(config),
+            rules_of(config),
             config.max_pending_bytes,
+            sets_aside=config.invalid_records == "quarantine",
         )
 
     @property

@@ -8,17 +8,19 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 
-from axcollector.core import enrichment, payload, records
-from axcollector.core.errors import Overloaded, Rejected
+from axcollector.core import enrichment, payload, quarantine, records
+from axcollector.core.errors import Overloaded, Refusal, Rejected
 from axcollector.core.model import Batch, Tenant
-from axcollector.core.payload import NeedsCare, Payload
-from axcollector.core.records import Rules
+from axcollector.core.payload import JSONText, NeedsCare, Payload
+from axcollector.core.quarantine import Bad
+from axcollector.core.records import Records, Rules
 from axcollector.core.unpacking import Limits
+from axcollector.fairness import FairLock
 from axcollector.room import Lack
 from axcollector.services import Worker
 from axcollector.spool import Spool
@@ -31,6 +33,18 @@ T = TypeVar("T")
 Record = Mapping[str, object] | bytes
 
 
+class Taken(NamedTuple):
+    """What became of a batch that was taken.
+
+    Attributes:
+        accepted: How many of its records will be delivered.
+        quarantined: How many were set aside; None where none ever are (`invalid_records: reject_batch`).
+    """
+
+    accepted: int
+    quarantined: int | None = None
+
+
 class TenantOf(Protocol):
     """How the tenant of a body is found once it has been taken apart."""
 
@@ -40,10 +54,10 @@ class TenantOf(Protocol):
 
 
 class _Here:
-    """A `Worker` that runs everything where it is asked to, at once."""
+    """A worker that runs everything where it is asked to, at once, and makes no Deferred for it."""
 
-    def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
-        return defer.maybeDeferred(function, *arguments)
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        return function(*arguments)
 
 
 _HERE = _Here()
@@ -77,10 +91,13 @@ class _LargeBody:
     def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
         step = object()
         self._sizes[step] = self._size
+        job = [partial(function, *arguments)]
 
         def counted() -> T:
             try:
-                return function(*arguments)
+                return job.pop()()
+            except Refusal as exc:
+                raise without_trace(exc) from None
             finally:
                 self._sizes.pop(step, None)
 
@@ -88,6 +105,12 @@ class _LargeBody:
         if result.called:  # it was not begun, or is done already
             self._sizes.pop(step, None)
         return result
+
+
+def without_trace(refusal: Refusal) -> Refusal:
+    """A refusal that does not hold on to what was refused: the calls that found it have the whole body, inflated."""
+    refusal.__cause__ = refusal.__context__ = None
+    return refusal.with_traceback(None)
 
 
 class Intake:
@@ -103,6 +126,8 @@ class Intake:
         limits: Limits,
         rules: Rules,
         max_pending_bytes: int,
+        *,
+        sets_aside: bool = False,
     ) -> None:
         """Put the parts together.
 
@@ -115,14 +140,16 @@ class Intake:
             limits: How large a batch may be.
             rules: What is asked of records.
             max_pending_bytes: How many bytes of large bodies may be worked on or wait for that.
+            sets_aside: Whether a bad record is set aside, in place of its batch being refused.
         """
         self._clock = clock
         self._large = _Large(worker)
-        self._turn = defer.DeferredLock()
+        self._turn = FairLock()
         self._max_pending_bytes = max_pending_bytes
         self._spool = spool
         self._room = room
         self._rules = rules
+        self._sets_aside = sets_aside
         self._inline_limits = replace(
             limits,
             max_body_bytes=min(INLINE_BYTES, limits.max_body_bytes),
@@ -143,46 +170,95 @@ class Intake:
         if self._large.held >= self._max_pending_bytes:
             raise Overloaded(f"{self._large.held} bytes of large bodies are being worked on (max_pending_bytes)")
 
-    async def take(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> int:
+    async def take(
+        self,
+        body: bytes,
+        content_encoding: str | None,
+        tenant_of: TenantOf,
+        scope: str | None = None,
+        whose: str = "",
+    ) -> Taken:
         """Make the records of a body durable, all or none. How many they are, once they are (see `durability`).
+
+        Args:
+            body: As it was sent.
+            content_encoding: Its coding.
+            tenant_of: Finds the tenant once the body has been taken apart.
+            scope: The scope by which the tenant was named, if it was; kept with records that are set aside.
+            whose: Where it is known before, the tenant's id: large bodies take turns by it.
 
         Raises:
             Refusal: They are not taken; the kind says why.
         """
+        batch = await self._take_here(body, content_encoding, tenant_of, scope)
+        if batch is None:
+            batch = await self._take_carefully(body, content_encoding, tenant_of, scope, whose)
+        await self._spool.submit(batch)
+        return Taken(len(batch), batch.aside_count if self._sets_aside else None)
+
+    async def _take_here(
+        self, body: bytes, content_encoding: str | None, tenant_of: TenantOf, scope: str | None
+    ) -> Batch | None:
+        """The batch that a small and usual body makes, at once; None: it is neither, and nothing is held of it."""
         try:
             document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
-            batch = await self._batch_of(document, tenant_of, _HERE, careful=False)
+            return await self._batch_of(document, tenant_of, scope, _HERE, careful=False)
         except NeedsCare:
-            batch = await self._take_carefully(body, content_encoding, tenant_of)
+            return None
         except Rejected as exc:
             if exc.code != "PAYLOAD_TOO_LARGE" or self._inline_limits == self.limits:
                 raise
-            batch = await self._take_carefully(body, content_encoding, tenant_of)
-        await self._spool.submit(batch)
-        return len(batch)
+            return None
 
-    async def _take_carefully(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> Batch:
-        """The batch that a large or unusual body makes; one such body at a time.
+    async def _take_carefully(
+        self, body: bytes, content_encoding: str | None, tenant_of: TenantOf, scope: str | None, whose: str
+    ) -> Batch:
+        """The batch that a large or unusual body makes, or one with bad records; one such body at a time.
 
         The others wait as they were sent: one may be a hundred times as large in memory, and in work.
         """
-        await self._turn.acquire()
+        await self._turn.acquire(whose)
         try:
             worker = self._large.of(len(body))
             document = await worker.run(payload.decode, body, content_encoding, self.limits)
-            return await self._batch_of(document, tenant_of, worker, careful=True)
+            return await self._batch_of(document, tenant_of, scope, worker, careful=True)
         finally:
             self._turn.release()
 
-    async def _batch_of(self, document: Payload, tenant_of: TenantOf, worker: Worker, *, careful: bool) -> Batch:
+    async def _batch_of(
+        self, document: Payload, tenant_of: TenantOf, scope: str | None, worker: Worker | _Here, *, careful: bool
+    ) -> Batch:
+        """The batch that a body makes once it has been taken apart.
+
+        The hot path, where all but a few bodies go with `_HERE`: with caching it waits for nothing. It may not log or
+        make a Deferred then; what it calls takes one pass over the records, or refuses with `NeedsCare`.
+        """
         tenant = await tenant_of(document)
-        check = partial(records.check, careful=careful)
-        checked = await worker.run(check, document.records, self._rules, self._clock.seconds())
+        now = self._clock.seconds()
+        checked, bad = await worker.run(partial(self._check, careful=careful), document.records, now)
         known = await self.directory.developers(tenant, checked.client_ids)
-        return await worker.run(partial(enrichment.enrich, careful=careful), checked, tenant, known, self._rules)
+        batch = await worker.run(partial(enrichment.enrich, careful=careful), checked, tenant, known, self._rules)
+        if not bad:
+            return batch
+        lines = await worker.run(quarantine.lines_of, bad, tenant, scope, now)
+        return replace(batch, aside=lines, aside_count=len(bad))
+
+    def _check(self, texts: Sequence[JSONText], now: float, *, careful: bool) -> tuple[Records, Sequence[Bad]]:
+        """The valid records, and those to be set aside; only where there are such are they looked at one by one."""
+        if not self._sets_aside:
+            return records.check(texts, self._rules, now, careful=careful), ()
+        if careful:
+            return quarantine.sift(texts, self._rules, now)
+        try:
+            return records.check(texts, self._rules, now, careful=False), ()
+        except Rejected:
+            raise NeedsCare from None
 
     async def take_records(self, scope: str, given: Sequence[Record]) -> int:
-        """The same for records of this process: each a dict, or the JSON text of one as bytes."""
+        """How many of these records of this process were accepted: each a dict, or the JSON text of one as bytes.
+
+        What JSON cannot say is no record that could be set aside: it refuses them all.
+        """
         self.check_room()
         tenant = await self.directory.tenant_for_scope(scope)
         body = b'{"records":[%b]}' % b",".join(map(_text_of, given))
@@ -190,7 +266,7 @@ class Intake:
         async def known_tenant(_: Payload) -> Tenant:
             return tenant
 
-        return await self.take(body, None, known_tenant)
+        return (await self.take(body, None, known_tenant, scope, tenant.id)).accepted
 
 
 def _text_of(record: Record) -> bytes:

@@ -20,6 +20,7 @@ from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, tenant_directory
 from axcollector.core.model import Batch, Interval
 from axcollector.disk import AppendFile, Disk
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 
 _TRIES = 3
@@ -78,17 +79,21 @@ class JournalWriter:
 
     open_name: str | None = None
 
-    def __init__(self, disk: Disk, plan: JournalPlan, reserve: SplitReserve | None = None) -> None:
+    def __init__(
+        self, disk: Disk, plan: JournalPlan, reserve: SplitReserve | None = None, quarantine: Quarantine | None = None
+    ) -> None:
         """No journal is open yet.
 
         Args:
             disk: The hands.
             plan: What journals are to be like.
             reserve: Keeps room for their splits, or None: nobody does.
+            quarantine: Is told how much of a journal was set aside.
         """
         self._disk = disk
         self._plan = plan
         self._reserve = reserve or SplitReserve(disk, plan.directory)
+        self._quarantine = quarantine or Quarantine(plan.directory)
         self._journal: _Journal | None = None
         self._made = 0
 
@@ -98,8 +103,8 @@ class JournalWriter:
         Raises:
             OSError: None of them is kept.
         """
-        members = [(tenant, count, deflate.member(lines)) for tenant, lines, count in _members(batches)]
-        self._reserve.check(sum(len(member) for _, _, member in members), len(members))
+        members = [_Member.of(gathered) for gathered in _gathered(batches)]
+        self._reserve.check(sum(len(each.lines) + len(each.aside) for each in members), len(members))
         interval = Interval.containing(now, self._plan.interval_seconds)
         if self._journal is not None and (
             self._journal.name.interval != interval or self._journal.size >= self._plan.max_bytes
@@ -124,11 +129,11 @@ class JournalWriter:
             file.close()
         raise OSError(errno.EAGAIN, "New journals are taken away before they can be written")
 
-    def _append(self, journal: _Journal, members: Sequence[tuple[str, int, bytes]]) -> None:
+    def _append(self, journal: _Journal, members: "Sequence[_Member]") -> None:
         identity = journal.name.identity
         data = b"".join(
-            frames.write(identity, sequence, tenant, count, member)
-            for sequence, (tenant, count, member) in enumerate(members, journal.frames)
+            frames.write(identity, sequence, each.tenant, each.count, each.lines, each.aside, each.aside_count)
+            for sequence, each in enumerate(members, journal.frames)
         )
         journal.file.write(data)
         if self._plan.durability is Durability.FSYNC:
@@ -140,8 +145,11 @@ class JournalWriter:
             raise OSError(errno.ENOENT, "The journal was removed while it was written")
         journal.size += len(data)
         journal.frames += len(members)
-        journal.tenants.update(tenant for tenant, _, _ in members)
+        for each in members:
+            journal.tenants.update(each.files)
         self._reserve.note(identity, journal.size, len(journal.tenants))
+        if aside := sum(len(each.aside) for each in members):
+            self._quarantine.note(identity, aside)
 
     def _abandon(self, journal: _Journal) -> None:
         """Cut a journal whose write failed back to what was acknowledged, and never write it again."""
@@ -177,32 +185,66 @@ def _is_ours(file: AppendFile) -> bool:
 
 @dataclass(slots=True)
 class _Gathering:
-    """Batches of one tenant that go into one member."""
+    """Batches of one tenant that go into one frame."""
 
+    tenant: str
     lines: list[bytes | bytearray] = field(default_factory=list)
+    aside: list[bytes | bytearray] = field(default_factory=list)
     size: int = 0
     count: int = 0
+    aside_count: int = 0
+
+    def add(self, batch: Batch) -> None:
+        """Put a batch into it."""
+        self.size += batch.size_bytes
+        if batch.count:
+            self.lines.append(batch.lines)
+            self.count += batch.count
+        if batch.aside:
+            self.aside.append(batch.aside)
+            self.aside_count += batch.aside_count
+
+
+@dataclass(frozen=True, slots=True)
+class _Member:
+    """What a frame is made of."""
+
+    tenant: str
+    count: int
+    lines: bytes
+    aside_count: int
+    aside: bytes
+
+    @classmethod
+    def of(cls, gathered: _Gathering) -> "_Member":
+        """Compressed."""
+        lines, aside = _packed(gathered.lines), _packed(gathered.aside)
+        return cls(gathered.tenant, gathered.count, lines, gathered.aside_count, aside)
 
     @property
-    def content(self) -> bytes | bytearray:
-        """All lines; those of a single batch, which may be large, are not copied."""
-        return self.lines[0] if len(self.lines) == 1 else b"".join(self.lines)
+    def files(self) -> Sequence[str]:
+        """Names for the files that it will need when its journal is split."""
+        return [name for name, part in ((self.tenant, self.lines), (self.tenant + "/aside", self.aside)) if part]
 
 
-def _members(batches: Sequence[Batch]) -> list[tuple[str, bytes | bytearray, int]]:
-    """Tenant, lines and number of records of each member that these batches make, none of them divided."""
-    done: list[tuple[str, bytes | bytearray, int]] = []
-    open_members: dict[str, _Gathering] = {}
+def _packed(parts: Sequence[bytes | bytearray]) -> bytes:
+    """One member of all, or nothing of nothing; the lines of a single batch, which may be large, are not copied."""
+    if not parts:
+        return b""
+    return deflate.member(parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+def _gathered(batches: Sequence[Batch]) -> list[_Gathering]:
+    """What goes into each frame that these batches make, none of them divided."""
+    done: list[_Gathering] = []
+    open_frames: dict[str, _Gathering] = {}
     for batch in batches:
         tenant = tenant_directory(batch.tenant.organization, batch.tenant.environment)
-        member = open_members.get(tenant)
-        if member is not None and member.size + len(batch.lines) > FRAME_LINES_BYTES:
-            done.append((tenant, member.content, member.count))
-            member = None
-        if member is None:
-            member = open_members[tenant] = _Gathering()
-        member.lines.append(batch.lines)
-        member.size += len(batch.lines)
-        member.count += batch.count
-    done.extend((tenant, member.content, member.count) for tenant, member in open_members.items())
-    return done
+        gathering = open_frames.get(tenant)
+        if gathering is not None and gathering.size + batch.size_bytes > FRAME_LINES_BYTES:
+            done.append(gathering)
+            gathering = None
+        if gathering is None:
+            gathering = open_frames[tenant] = _Gathering(tenant)
+        gathering.add(batch)
+    return [*done, *open_frames.values()]

@@ -81,10 +81,10 @@ class Room(Lack):
 
     def _sizes(self, directory: str) -> Iterator[int]:
         for stage in Stage:
-            yield from _sizes_below(os.path.join(directory, stage))
+            yield from sizes_below(os.path.join(directory, stage))
 
 
-def _sizes_below(directory: str) -> Iterator[int]:
+def sizes_below(directory: str) -> Iterator[int]:
     """The sizes of all files below a directory; what vanishes meanwhile counts for nothing."""
     for here, _, names in os.walk(directory):
         for name in names:

@@ -250,3 +250,12 @@ class WorkThread(Service):
     def _forget_waiter(self, waiter: "defer.Deferred[None]") -> None:
         if waiter in self._idle:
             self._idle.remove(waiter)
+
+
+class Unwaited(WorkThread):
+    """A thread that nobody waits for in the end: its work may take long, and leaves nothing half done."""
+
+    def stopService(self) -> "defer.Deferred[None]":
+        """Take no more work."""
+        super().stopService().addErrback(lambda failure: failure.trap(defer.CancelledError) and None).cancel()
+        return defer.succeed(None)

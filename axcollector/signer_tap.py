@@ -1,20 +1,25 @@
 """`twistd axsigner`: its options, and the signing service put together for a process of its own."""
 
+import os
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
-from twisted.internet import defer
 from twisted.logger import Logger
 
 from axcollector import __version__
 from axcollector.clock_steps import ClockSteps
 from axcollector.config_endpoints import is_local, split_endpoint
+from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
 from axcollector.launch import KeyOptions, Launched, give_up
-from axcollector.listening import Listeners, endpoints_of
-from axcollector.services import InOrder, OnStop, WorkThread
+from axcollector.listening import Listeners, check_endpoints, endpoints_of
+from axcollector.notify import Readiness, Supervisor
+from axcollector.reloading import Live
+from axcollector.services import InOrder, OnStop, Unwaited, WorkThread
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
+from axcollector.supervised import Reread, supervised
 from axcollector.token_watch import TokenWatch
 from axcollector.tokens import Bound
 
@@ -26,6 +31,7 @@ _PLAIN: Final = frozenset({"tcp", "tcp6"})
 _MAX_BODY_BYTES: Final = 1024
 """A request to sign has no body; what some client sends all the same is dropped."""
 _MAX_PENDING_BYTES: Final = 1 << 20
+_MAX_CONNECTIONS: Final = 10_000
 _CREDENTIALS_PATIENCE_SECONDS: Final = 20.0
 """How long a request waits for credentials: less than collectors wait for an answer."""
 
@@ -41,7 +47,7 @@ process's own, found where the AWS tools look for them. For example:
 
 where axsigner.yaml holds lines such as
 
-    listen: ssl:9010:privateKey=/etc/axsigner/key.pem:certKey=/etc/axsigner/cert.pem
+    listen: axtls:9010:certificate=/etc/axsigner/cert.pem:key=/etc/axsigner/key.pem
     s3_url: s3://analytics/records
     s3_region: eu-central-1
     tokens_path: /var/lib/axsigner/tokens.db
@@ -69,12 +75,29 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 - importing this module must not choose one
 
+    read = Reread(options["config"], options.overrides())
     try:
-        config = read_signer_config(options["config"], options.overrides())
-        service = make_service(reactor, config)
+        config = read(read_signer_config)
+        whole = assemble(reactor, config)
     except ConfigError as exc:
         give_up(_PROGRAM, exc)
+    service = supervised(
+        reactor,
+        whole.service,
+        Readiness(reactor, Supervisor(os.environ), whole.tokens.problem, f"signing at {', '.join(config.listen)}"),
+        SIGNER_KEYS,
+        config,
+        lambda: checked(reactor, config, read(read_signer_config)),
+        live=Live(),
+        certificates=whole.listeners.certificates,
+    )
     return launched(service, config)
+
+
+def checked(reactor: Any, running: SignerConfig, found: SignerConfig) -> SignerConfig:  # noqa: ANN401 - any reactor
+    """A configuration of which it is known that its new endpoints, with their certificates, could be used."""
+    check_endpoints(reactor, "listen", [each for each in found.listen if each not in running.listen])
+    return found
 
 
 def launched(service: IService, config: SignerConfig) -> IService:
@@ -83,7 +106,26 @@ def launched(service: IService, config: SignerConfig) -> IService:
     return result
 
 
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A signing service and its door: all of it, who knows tokens, and what listens."""
+
+    service: InOrder
+    tokens: TokenWatch
+    listeners: Listeners
+
+
 def make_service(reactor: Any, config: SignerConfig) -> IService:  # noqa: ANN401 - what every Twisted reactor is
+    """A signing service and its door, for a process that looks after signals itself. Starts nothing yet.
+
+    Raises:
+        ConfigError: An endpoint cannot be made, or what signs is not installed.
+    """
+    service: IService = assemble(reactor, config).service
+    return service
+
+
+def assemble(reactor: Any, config: SignerConfig) -> Whole:  # noqa: ANN401 - as above
     """A signing service and its door. Starts nothing yet.
 
     Raises:
@@ -102,17 +144,20 @@ def make_service(reactor: Any, config: SignerConfig) -> IService:  # noqa: ANN40
         max_body_bytes=_MAX_BODY_BYTES,
         max_pending_bytes=_MAX_PENDING_BYTES,
         request_timeout_seconds=config.request_timeout,
+        max_connections=fitting(_MAX_CONNECTIONS, open_files_limit()),
     )
-    return InOrder(
+    listeners = Listeners("listen", endpoints_of(reactor, "listen", config.listen), site)
+    service = InOrder(
         [
             ClockSteps(reactor, time.time, time.monotonic),
             credential_thread,
             token_thread,
             tokens,
             OnStop(site.close_idle),
-            Listeners("listen", endpoints_of(reactor, "listen", config.listen), site),
+            listeners,
         ]
     )
+    return Whole(service, tokens, listeners)
 
 
 def _presigner(reactor: Any, thread: WorkThread, config: SignerConfig) -> "Presigner":  # noqa: ANN401 - as above
@@ -140,7 +185,7 @@ def _announce(config: SignerConfig) -> None:
         if split_endpoint(endpoint)[0] in _PLAIN and not is_local(endpoint):
             _log.warn(
                 "{endpoint} takes tokens over the network without TLS, where others may read and use them:"
-                " listen on 127.0.0.1 behind a proxy that has TLS, or on ssl:9010:privateKey=…:certKey=… instead",
+                " listen on 127.0.0.1 behind a proxy that has TLS, or on axtls:9010:certificate=…:key=… instead",
                 endpoint=endpoint,
             )
     _log.info(
@@ -151,12 +196,3 @@ def _announce(config: SignerConfig) -> None:
         expires=config.expires,
         tokens_path=config.tokens_path,
     )
-
-
-class Unwaited(WorkThread):
-    """A thread that nobody waits for in the end: looking up credentials may take long, and leaves nothing half done."""
-
-    def stopService(self) -> "defer.Deferred[None]":
-        """Take no more work."""
-        super().stopService().addErrback(lambda failure: failure.trap(defer.CancelledError) and None).cancel()
-        return defer.succeed(None)

@@ -11,52 +11,41 @@ leaves:
    from here on the split is the truth, and is only carried on.
 4. Each bucket is moved to `staging/`, and the empty split removed.
 
+Records that were set aside go the same way, in `{journal}.split/quarantine/{bucket}/`, to `quarantine/`.
+
 A repeated split writes the same names, so nothing is delivered under two. Members of one tenant that are small on
 average are packed again into one, because a member costs some 20 bytes and its own dictionary.
 """
 
-import array
 import contextlib
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 
 from axcollector.buckets import merge_bucket
-from axcollector.core import deflate
 from axcollector.core.frames import FrameReader
-from axcollector.core.layout import JOURNAL_SUFFIX, RECOVERED_MARK, UNREADABLE, JournalName, Stage, stamp_milliseconds
+from axcollector.core.layout import (
+    JOURNAL_SUFFIX,
+    QUARANTINE,
+    RECOVERED_MARK,
+    UNREADABLE,
+    JournalName,
+    Stage,
+    stamp_milliseconds,
+)
 from axcollector.disk import Disk, ensure_directory, read_slices, remove_tree
+from axcollector.members import Contents, Members, packed, pieces
+from axcollector.quarantine import Quarantine, ensure_quarantine
 from axcollector.reserve import SplitReserve
-
-SMALL_MEMBER_BYTES = 1 << 13
-"""Members smaller than this on average are packed again: larger ones gain less than a tenth."""
-_PACK_SLICE_BYTES = 1 << 20
-
-
-@dataclass(slots=True)
-class _Members:
-    """Where one tenant's members lie in a journal; numbers only, because there may be a million."""
-
-    offsets: "array.array[int]" = field(default_factory=lambda: array.array("Q"))
-    lengths: "array.array[int]" = field(default_factory=lambda: array.array("I"))
-
-    def add(self, offset: int, length: int) -> None:
-        self.offsets.append(offset)
-        self.lengths.append(length)
-
-    @property
-    def small(self) -> bool:
-        return len(self.lengths) > 1 and sum(self.lengths) < SMALL_MEMBER_BYTES * len(self.lengths)
 
 
 @dataclass(frozen=True, slots=True)
-class _Contents:
-    """What was found in a journal."""
+class _Found:
+    """What was found in a journal, and what is no frame."""
 
-    tenants: dict[str, _Members]
-    records: int
+    contents: Contents
     damaged: int
     torn: int
     blank: bool
@@ -68,7 +57,14 @@ class Splitter:
     _log = Logger()
 
     def __init__(
-        self, disk: Disk, data_directory: str, stage: Stage, *, pack_all: bool, reserve: SplitReserve | None = None
+        self,
+        disk: Disk,
+        data_directory: str,
+        stage: Stage,
+        *,
+        pack_all: bool,
+        reserve: SplitReserve | None = None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         """Prepare for one stage.
 
@@ -78,6 +74,7 @@ class Splitter:
             stage: The one to work in.
             pack_all: Whether every file is packed again (`compression: small`).
             reserve: Is told when a journal needs no room any more.
+            quarantine: Is told when what a journal held of it has come there.
         """
         self._disk = disk
         self._data_directory = data_directory
@@ -85,6 +82,7 @@ class Splitter:
         self._staging = os.path.join(data_directory, Stage.STAGING)
         self._pack_all = pack_all
         self._reserve = reserve or SplitReserve(disk, data_directory)
+        self._quarantine = quarantine or Quarantine(data_directory)
         self._reported: set[str] = set()
         self.splits = 0
 
@@ -163,66 +161,79 @@ class Splitter:
         if self._disk.exists(split):
             remove_tree(self._disk, split)
             self._disk.sync_directory(self._directory)
-        contents = self._read(path, journal)
-        if contents.tenants:
-            self._write(journal, contents)
-        self._retire(path, journal, contents)
+        found = self._read(path, journal)
+        if found.contents:
+            self._write(journal, found.contents)
+        self._retire(path, journal, found)
         self._reserve.forget(journal.identity)
         self.splits += 1
 
-    def _read(self, path: str, journal: JournalName) -> _Contents:
-        tenants: dict[str, _Members] = {}
-        records = 0
+    def _read(self, path: str, journal: JournalName) -> _Found:
+        contents = Contents()
         blank = True
         reader = FrameReader(journal.identity)
         with self._disk.open(path) as file:
             for data in read_slices(file):
                 blank = blank and not data.strip(b"\0")
                 for frame in reader.feed(data):
-                    tenants.setdefault(frame.tenant, _Members()).add(frame.offset, len(frame.member))
-                    records += frame.records
+                    contents.add(frame)
         for frame in reader.finish():
-            tenants.setdefault(frame.tenant, _Members()).add(frame.offset, len(frame.member))
-            records += frame.records
-        return _Contents(tenants, records, reader.damaged, reader.torn, blank)
+            contents.add(frame)
+        return _Found(contents, reader.damaged, reader.torn, blank)
 
-    def _write(self, journal: JournalName, contents: _Contents) -> None:
+    def _write(self, journal: JournalName, contents: Contents) -> None:
         split = self._path(journal.split)
         self._disk.make_directory(split)
         with self._disk.open(self._path(journal.journal)) as source:
-            for tenant, members in sorted(contents.tenants.items()):
-                bucket = os.path.join(split, journal.bucket_of(tenant))
-                self._disk.make_directory(bucket)
-                with self._disk.create(os.path.join(bucket, journal.file_of(tenant))) as target:
-                    pieces = _pieces(source.fileno(), members)
-                    for piece in _packed(pieces) if self._pack_all or members.small else pieces:
-                        target.write(piece)
-                    target.sync()
-                self._disk.sync_directory(bucket)
+            self._write_buckets(journal, split, contents.tenants, source.fileno())
+            if contents.aside:
+                aside = os.path.join(split, QUARANTINE)
+                self._disk.make_directory(aside)
+                self._write_buckets(journal, aside, contents.aside, source.fileno())
+                self._disk.sync_directory(aside)
         self._disk.sync_directory(split)
         self._disk.sync_directory(self._directory)
 
-    def _retire(self, path: str, journal: JournalName, contents: _Contents) -> None:
+    def _write_buckets(
+        self, journal: JournalName, directory: str, tenants: Mapping[str, Members], descriptor: int
+    ) -> None:
+        for tenant, members in sorted(tenants.items()):
+            bucket = os.path.join(directory, journal.bucket_of(tenant))
+            self._disk.make_directory(bucket)
+            with self._disk.create(os.path.join(bucket, journal.file_of(tenant))) as target:
+                parts = pieces(descriptor, members)
+                for part in packed(parts) if self._pack_all or members.small else parts:
+                    target.write(part)
+                target.sync()
+            self._disk.sync_directory(bucket)
+
+    def _retire(self, path: str, journal: JournalName, found: _Found) -> None:
         """The commit: from here on the journal is no longer the truth."""
-        unreadable = not contents.tenants and not contents.blank
-        if contents.damaged or unreadable:
+        contents = found.contents
+        if found.damaged or not (contents or found.blank):
             kept = self._put_aside(path, journal)
             self._log.error(
                 "journal {journal} is damaged: {records} records were read, {damaged} bytes were not;"
                 " it is kept in {kept}",
                 journal=journal.journal,
-                records=contents.records,
-                damaged=contents.damaged + contents.torn,
+                records=contents.records + contents.aside_records,
+                damaged=found.damaged + found.torn,
                 kept=kept,
             )
         else:
             self._disk.unlink(path)
-        if contents.tenants:
+        if contents:
             self._log.info(
                 "journal {journal} was split: {records} records of {tenants} tenants",
                 journal=journal.journal,
                 records=contents.records,
                 tenants=len(contents.tenants),
+            )
+        if contents.aside:
+            self._log.warn(
+                "{records} invalid records of {tenants} tenants go to quarantine; see `axcollector quarantine list`",
+                records=contents.aside_records,
+                tenants=len(contents.aside),
             )
 
     def _put_aside(self, path: str, journal: JournalName) -> str:
@@ -237,10 +248,22 @@ class Splitter:
         """Move the buckets of a split whose journal is gone to staging."""
         split = self._path(journal.split)
         for bucket in self._disk.names(split):
-            merge_bucket(self._disk, os.path.join(split, bucket), self._staging)
+            if bucket == QUARANTINE:
+                self._publish_aside(journal, os.path.join(split, bucket))
+            else:
+                merge_bucket(self._disk, os.path.join(split, bucket), self._staging)
         self._disk.sync_directory(self._staging)  # also of those that an earlier try moved
         self._disk.remove_directory(split)
         self._disk.sync_directory(self._directory)
+
+    def _publish_aside(self, journal: JournalName, aside: str) -> None:
+        """Move the buckets of what was set aside to quarantine."""
+        quarantine = ensure_quarantine(self._disk, self._data_directory)
+        for bucket in self._disk.names(aside):
+            merge_bucket(self._disk, os.path.join(aside, bucket), quarantine)
+        self._disk.sync_directory(quarantine)  # also of those that an earlier try moved
+        self._disk.remove_directory(aside)
+        self._quarantine.publish(journal.identity)
 
 
 def _is_due(journal: JournalName, now: float | None, grace_seconds: float) -> bool:
@@ -249,28 +272,6 @@ def _is_due(journal: JournalName, now: float | None, grace_seconds: float) -> bo
         return True
     interval = journal.interval
     return now >= interval.end + grace_seconds or now < interval.start
-
-
-def _pieces(descriptor: int, members: _Members) -> Iterable[bytes]:
-    """A tenant's members, one after the other, read where they lie."""
-    for offset, length in zip(members.offsets, members.lengths, strict=True):
-        data = os.pread(descriptor, length, offset)
-        if len(data) != length:
-            message = f"{length} bytes at {offset} were there and are not"
-            raise OSError(message)
-        yield data
-
-
-def _packed(pieces: Iterable[bytes]) -> Iterable[bytes]:
-    """The same content as one member, as small as `gzip -6` makes it; in constant memory."""
-    packer = deflate.packer()
-    for member in pieces:
-        reader = deflate.decompressor()
-        data = member
-        while not reader.eof:
-            yield packer.compress(reader.decompress(data, _PACK_SLICE_BYTES))
-            data = reader.unconsumed_tail
-    yield packer.flush()
 
 
 def take_over(disk: Disk, data_directory: str, now: float) -> int:

@@ -16,6 +16,7 @@ from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch
 from axcollector.journal import JournalWriter
+from axcollector.quarantine import Quarantine
 from axcollector.services import Worker
 
 _Waiter = Callable[[Failure | None], None]
@@ -32,6 +33,7 @@ class Spool:
         worker: Worker,
         writer: JournalWriter,
         group: GroupCommit[_Waiter],
+        quarantine: Quarantine | None = None,
         *,
         wait: bool = True,
     ) -> None:
@@ -42,12 +44,14 @@ class Spool:
             worker: The writer thread.
             writer: What it runs.
             group: Who waits.
+            quarantine: Knows whether there is room for records that were set aside; None: there always is.
             wait: Whether `submit` waits for the write; not, with `durability: memory`.
         """
         self._clock = clock
         self._worker = worker
         self._writer = writer
         self._group = group
+        self._quarantine = quarantine
         self._wait = wait
         self._closing: defer.Deferred[None] | None = None
         self.failing = False
@@ -71,13 +75,16 @@ class Spool:
     def submit(self, batch: Batch) -> "defer.Deferred[None]":
         """Make a batch durable.
 
-        Fires when it is. Fails with `Overloaded` at once where too much waits, with `SpoolFailed` where the write
-        failed; then nothing of it is kept. Cancelling forgets the waiter and nothing more: the batch may be kept.
+        Fires when it is. Fails at once with `Overloaded` where too much waits, and with `SpoolFailed` where what it
+        sets aside has no room; later with `SpoolFailed` where the write failed; then nothing of it is kept. Cancelling
+        forgets the waiter and nothing more: the batch may be kept.
         """
         result: defer.Deferred[None] = defer.Deferred()
         try:
             self.check_room()
-        except Overloaded:
+            if batch.aside and self._quarantine is not None:
+                self._quarantine.hold(len(batch.aside))
+        except (Overloaded, SpoolFailed):
             result.errback(Failure())
             return result
 
@@ -125,6 +132,10 @@ class Spool:
 
     def _settle(self, failure: Failure | None) -> None:
         group: Sequence[Entry[_Waiter]] = self._group.settled()
+        if self._quarantine is not None:
+            size = sum(len(entry.batch.aside) for entry in group)
+            count = sum(entry.batch.aside_count for entry in group)
+            self._quarantine.settle(size, 0 if failure is not None else count)
         self._commit()
         for entry in group:
             entry.waiter(failure)

@@ -1,31 +1,26 @@
 """`twistd axcollector`: its options, and the whole put together for a process of its own. The first embedder."""
 
 import os
-import time
-from dataclasses import replace
 from typing import Any, Final
 
 from twisted.application.service import IService
 from twisted.logger import Logger
-from twisted.web.server import Site
 
 from axcollector import __version__
-from axcollector.clock_steps import ClockSteps
-from axcollector.collector import Collector
+from axcollector.assembly import assemble
 from axcollector.config import KEYS, Config
+from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.config_file import Loaded, read_config
+from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
-from axcollector.delivering import Delivering
-from axcollector.disk import Disk
 from axcollector.exposure import warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
-from axcollector.listening import Listeners, endpoints_of
-from axcollector.premises import Premises
-from axcollector.services import InOrder, OnStop
-from axcollector.workers.crew import Workers
-from axcollector.workers.inheritance import worker_count
+from axcollector.listening import check_endpoints
+from axcollector.notify import Readiness, Supervisor
+from axcollector.supervised import Reread, supervised
 
 _PROGRAM: Final = "axcollector"
+_PLAIN: Final = frozenset({"tcp", "tcp6"})
 _log = Logger()
 
 _EXAMPLE: Final = """
@@ -63,12 +58,33 @@ def makeService(options: Options) -> IService:
     """
     from twisted.internet import reactor  # noqa: PLC0415 - importing this module must not choose one
 
+    read = Reread(options["config"], options.overrides())
     try:
-        loaded = read_config(options["config"], options.overrides())
-        service = make_service(reactor, loaded.config)
+        loaded = read(read_config)
+        whole = assemble(reactor, loaded.config)
     except ConfigError as exc:
         give_up(_PROGRAM, exc)
+    supervisor = Supervisor(os.environ)
+    service = supervised(
+        reactor,
+        whole.service,
+        Readiness(reactor, supervisor, whole.problem, f"taking records at {', '.join(loaded.config.listen)}"),
+        KEYS,
+        loaded.config,
+        lambda: checked(reactor, loaded.config, read(read_config).config),
+        live=whole.live,
+        certificates=whole.certificates,
+        afterwards=whole.afterwards,
+    )
     return launched(service, loaded)
+
+
+def checked(reactor: Any, running: Config, found: Config) -> Config:  # noqa: ANN401 - any Twisted reactor
+    """A configuration of which it is known that its new endpoints, with their certificates, could be used."""
+    check_endpoints(reactor, "listen", [each for each in found.listen if each not in running.listen])
+    if found.admin_listen != running.admin_listen:
+        check_endpoints(reactor, "admin_listen", [found.admin_listen])
+    return found
 
 
 def launched(service: IService, loaded: Loaded) -> IService:
@@ -83,6 +99,11 @@ def _announce(loaded: Loaded) -> None:
     config = loaded.config
     if warning := warning_of(config.listen, tokens=config.ingest_auth == "token"):
         _log.warn("{warning}", warning=warning)
+    if split_endpoint(config.admin_listen)[0] in _PLAIN and not is_local(config.admin_listen):
+        _log.warn(
+            "admin_listen takes its token over the network without TLS, where others may read and use it:"
+            " listen on 127.0.0.1, or on axtls:9001:certificate=…:key=… instead"
+        )
     _log.info(
         "axcollector {version} takes records at {listen}; data in {data_directory}; files go to {store}",
         version=__version__,
@@ -90,48 +111,13 @@ def _announce(loaded: Loaded) -> None:
         data_directory=config.data_directory,
         store=config.uap_server_base or config.store_url,
     )
-
-
-def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it provides what every Twisted reactor does
-    """A collector and its doors: what takes records, and what tells of its health. Starts nothing yet.
-
-    Raises:
-        ConfigError: An endpoint cannot be made.
-    """
-    # Importing klein installs a reactor, and it is the launcher's to choose one.
-    from axcollector.admin.health import HealthAPI  # noqa: PLC0415
-    from axcollector.doors import ingest_site  # noqa: PLC0415
-
-    count = worker_count(config.workers, len(os.sched_getaffinity(0)))
-    if count > 1:
-        return _make_parent(reactor, config, count)
-    collector = Collector(reactor, replace(config, workers=1))
-    ingest = ingest_site(reactor, config, collector)
-    admin = Site(HealthAPI(collector).resource(), reactor=reactor)
-    return InOrder(
-        [
-            ClockSteps(reactor, time.time, time.monotonic),
-            collector,
-            Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), admin),
-            OnStop(ingest.close_idle),
-            Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest),
-        ]
-    )
-
-
-def _make_parent(reactor: Any, config: Config, count: int) -> IService:  # noqa: ANN401 - as above
-    """The parent of worker processes: it delivers what they take, and tells of their health."""
-    from axcollector.admin.health import HealthAPI  # noqa: PLC0415 - see `make_service`
-
-    disk = Disk()
-    premises = Premises(disk, config.local_storage_path, config.data_directory, shared=True)
-    workers = Workers(reactor, config, disk, count, premises.workers_lock)
-    delivering = Delivering(reactor, config, disk, premises, workers)
-    admin = Site(HealthAPI(delivering).resource(), reactor=reactor)
-    return InOrder(
-        [
-            ClockSteps(reactor, time.time, time.monotonic),
-            delivering,
-            Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), admin),
-        ]
-    )
+    open_files = open_files_limit()
+    connections = fitting(config.max_connections, open_files)
+    if connections < config.max_connections:
+        _log.info(
+            "{connections} clients may be connected, not {wanted} (max_connections), because this process may open"
+            " {open_files} files only: see LimitNOFILE= of systemd, or ulimit -n",
+            connections=connections,
+            wanted=config.max_connections,
+            open_files=open_files,
+        )

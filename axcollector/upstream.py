@@ -8,6 +8,7 @@ from twisted.internet import defer
 
 from axcollector.core.layout import JournalName
 from axcollector.premises import Identity
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
 from axcollector.sync.events import Listener
@@ -23,13 +24,14 @@ class Upstream(Service, ABC):
     sync: Listener
 
     @abstractmethod
-    def prepare(self, identity: Identity, room: Lack, reserve: SplitReserve) -> None:
+    def prepare(self, identity: Identity, room: Lack, reserve: SplitReserve, quarantine: Quarantine) -> None:
         """Make what could not be made before the data directory was ours.
 
         Args:
             identity: What journals have in their names.
             room: Knows whether there is room on disk.
             reserve: Keeps room for the splits of journals.
+            quarantine: Knows whether there is room for records that are set aside.
         """
 
     @abstractmethod

@@ -11,14 +11,12 @@ whom the other one would have taken.
 
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from twisted.internet import defer, stdio, task
-from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
@@ -27,7 +25,6 @@ from axcollector.config import Config
 from axcollector.core.layout import Stage
 from axcollector.core.messages import (
     Changes,
-    Door,
     Leave,
     Order,
     Ready,
@@ -42,8 +39,9 @@ from axcollector.core.messages import (
 from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
 from axcollector.launch import exempt_what_is_there
-from axcollector.listening import Listeners
+from axcollector.listening import Listeners, adopted_endpoint
 from axcollector.premises import Identity
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
 from axcollector.services import Periodic, Rest
@@ -135,16 +133,19 @@ class Work:
         from axcollector.doors import ingest_site  # noqa: PLC0415 - it installs a reactor, if there is none yet
 
         config = Config(**setup.settings)
-        disk = Disk()
+        disk = self._disk = Disk()
         self._directory = os.path.join(config.data_directory, Stage.TMP)
         self._reserve = SplitReserve(disk, config.data_directory)
+        self._quarantine = Quarantine(config.data_directory, config.quarantine_quota_bytes)
         self._note(setup.situation)
         self._ingesting = Ingesting(self._reactor, config, disk)
-        self._ingesting.prepare(Identity(setup.instance_id, setup.starts, setup.worker), self._room, self._reserve)
+        identity = Identity(setup.instance_id, setup.starts, setup.worker)
+        self._ingesting.prepare(identity, self._room, self._reserve, self._quarantine)
         self._ingesting.startService()
         self._heartbeat.startService()
         self._site = ingest_site(self._reactor, config, self._ingesting)
-        self._listeners = Listeners("listen", [self._endpoint(door) for door in setup.doors], self._site)
+        doors = [adopted_endpoint(self._reactor, "listen", door.endpoint, door.descriptor) for door in setup.doors]
+        self._listeners = Listeners("listen", doors, self._site)
         if setup.snapshot is not None:
             await self._caught_up(self._show(setup.snapshot))
         if not self._is_leaving:
@@ -152,11 +153,6 @@ class Work:
             exempt_what_is_there()
             await self._tick()
             self._report(Ready())
-
-    def _endpoint(self, door: Door) -> AdoptedStreamServerEndpoint:
-        with socket.socket(fileno=os.dup(door.descriptor)) as inherited:
-            family = inherited.family
-        return AdoptedStreamServerEndpoint(self._reactor, door.descriptor, family)
 
     async def _caught_up(self, shown: "defer.Deferred[None]") -> None:
         """Wait until the catalog is there; not for ever."""
@@ -167,6 +163,7 @@ class Work:
     def _note(self, situation: Situation) -> None:
         self._room.lack = situation.lack
         self._reserve.others_need = situation.reserved_bytes
+        self._quarantine.told(situation.quarantined_bytes, situation.measurements)
 
     def _show(self, snapshot: Snapshot) -> "defer.Deferred[None]":
         assert self._ingesting is not None
@@ -192,9 +189,12 @@ class Work:
         assert ingesting is not None
         await ingesting.finish_due()
         self._reserve.forget_gone(self._directory, tuple(self._reserve.needs))
+        self._quarantine.publish_gone(self._disk, self._directory)
         connections = len(self._site.channels) if self._site is not None else 0
-        counters = {"commits": ingesting.commits, "connections": connections}
-        standing = Standing(ingesting.problems(), self._reserve.needs, counters)
+        aside = self._quarantine
+        set_aside = {"records set aside": aside.records, "batches refused for quarantine": aside.refused}
+        counters = {"commits": ingesting.commits, "connections": connections, **set_aside}
+        standing = Standing(ingesting.problems(), self._reserve.needs, counters, aside.held_bytes)
         if standing != self._told and self._listeners is not None:
             self._told = standing
             self._report(standing)
@@ -212,11 +212,12 @@ class Work:
         leaving.addCallback(lambda _: self._end())
 
     async def _leave(self, *, gently: bool) -> None:
+        if gently and self._site is not None:
+            self._site.drain()
         if self._listeners is not None:
             await self._listeners.stopService()
         if gently and self._site is not None:
             self._end_after(GENTLE_SECONDS + LAST_SECONDS)
-            self._site.drain()
             await self._rest.take(GENTLE_SECONDS)
         if self._site is not None:
             self._site.close_idle()

@@ -41,17 +41,18 @@ class Service:
         """Start it, and wait until it takes records."""
         command = [sys.executable, "-m", "twisted", "--log-format=text", "axcollector"]
         own = ["--local-storage-path", str(self.root), "--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", ""]
-        pinned = [] if self._cpu is None else ["taskset", "-c", str(self._cpu)]
         self.popen = subprocess.Popen(
-            [*pinned, *command, *own, *self._options],
+            [*command, *own, *self._options],
             cwd=self.root,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
+        if self._cpu is not None:  # it is of one thread still; those that it makes stay on that core too
+            os.sched_setaffinity(self.popen.pid, {self._cpu})
         threading.Thread(target=self._read, daemon=True).start()
-        if not self._ready.wait(120):
+        if not self._ready.wait(120) or self.popen.poll() is not None:
             raise SystemExit("the service did not start:\n" + "".join(self.lines))
         return self
 
@@ -63,6 +64,7 @@ class Service:
                 self._port = int(match[1])
             if "catalog built" in line:
                 self._ready.set()
+        self._ready.set()  # it has ended, and nobody is to wait for it
 
     @property
     def port(self) -> int:

@@ -5,6 +5,8 @@ take-over, recovery; several starts) runs once over a `CrashableDisk`. Then, for
 losses, the directory is made as a power loss there leaves it, a process is started on it, everything is drained into
 the store, and the delivery contract is checked: what was acknowledged before the cut is delivered once, in its tenant's
 place; what was not is there once, whole, or not at all; there is nothing else, and no name stands for two contents.
+What was set aside of a batch lies in `quarantine/` with the same certainty: it is there exactly when the rest of its
+batch is delivered.
 
 What is delivered to a store elsewhere stays delivered; a store in a directory loses power with the rest.
 """
@@ -30,7 +32,7 @@ from twisted.internet.task import Clock
 from axcollector.closing import Closing
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import EndpointUnavailable, SpoolFailed, UploadFailed
-from axcollector.core.layout import RECOVERED_MARK, UNREADABLE, Stage, tenant_directory
+from axcollector.core.layout import QUARANTINE, RECOVERED_MARK, UNREADABLE, Stage, tenant_directory
 from axcollector.core.model import Batch, Tenant
 from axcollector.disk import AppendFile
 from axcollector.journal import Durability, JournalPlan, JournalWriter
@@ -64,6 +66,10 @@ INTERVAL: Final = 10
 GRACE: Final = 2
 SWEEP: Final = 5
 MANY: Final = 40
+BAD_OF_FOUR: Final = {1, 2}
+"""Of four batches these have records that are set aside."""
+ALL_BAD_OF_TWELVE: Final = {5}
+"""And of twelve this one has no others."""
 TAKE_OVERS: Final = [(f"ax/tmp/4.{what}", f"ax/recovered/4.{what}") for what in ("journal", "split")]
 STORES: Final = ["elsewhere", "directory"]
 
@@ -73,7 +79,8 @@ class Ledger:
     """What clients and the store know, and since which step of the disk's log.
 
     Attributes:
-        sent: Tenant and lines of each batch.
+        sent: Tenant and lines of each batch, but those that were set aside.
+        aside: Tenant and lines that were set aside of some of them.
         acknowledged: Since when a batch has its answer.
         deliveries: Each file that the store has said to have: since when, tenant, key, lines.
         starts: The largest count of starts that was in use, and since when it was.
@@ -81,6 +88,7 @@ class Ledger:
     """
 
     sent: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    aside: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
     deliveries: list[tuple[int, str, str, tuple[str, ...]]] = field(default_factory=list)
     starts: list[tuple[int, int]] = field(default_factory=list)
@@ -94,6 +102,7 @@ class Ledger:
 
         return Ledger(
             dict(self.sent),
+            dict(self.aside),
             {batch: when(at) for batch, at in self.acknowledged.items() if at <= step},
             [(when(at), *delivery) for at, *delivery in self.deliveries if at <= step],
             [(when(at), starts) for at, starts in self.starts if at <= step],
@@ -223,10 +232,14 @@ class Process:
         """A batch for each of them, all but the first in one commit."""
         self.writing.held = []
         for number in tenants:
-            name = f"{self.premises.starts}.{len(self.ledger.sent)}"
+            sent = len(self.ledger.sent)
+            name = f"{self.premises.starts}.{sent}"
             lines = [f'{{"batch":"{name}","line":{i},"tenant":"{NAMES[number]}"}}' for i in range(1 + number)]
+            aside = [f'{{"bad":"{name}"}}'] if sent % 4 in BAD_OF_FOUR else []
+            lines = [] if sent % 12 in ALL_BAD_OF_TWELVE else lines
             self.ledger.sent[name] = NAMES[number], lines
-            batch = Batch(TENANTS[number], "".join(f"{line}\n" for line in lines).encode(), len(lines))
+            self.ledger.aside[name] = NAMES[number], aside
+            batch = Batch(TENANTS[number], as_lines(lines), len(lines), as_lines(aside), len(aside))
             answer = self.spool.submit(batch).addCallback(self._acknowledge, name)
             answer.addErrback(lambda failure: failure.trap(SpoolFailed))
         self.writing.let_go()
@@ -247,6 +260,11 @@ class Process:
     def die(self) -> None:
         """Be killed."""
         self.premises.release()
+
+
+def as_lines(texts: list[str]) -> bytes:
+    """As they stand in a batch."""
+    return "".join(f"{text}\n" for text in texts).encode()
 
 
 def started(disk: CrashableDisk, ledger: Ledger, kind: str, now: float) -> Process:
@@ -320,7 +338,7 @@ def check(disk: CrashableDisk, ledger: Ledger, kind: str) -> None:
     process.pass_time(SWEEP)
     process.stop()
     assert left_in_stages(disk) == {}, "contract: something is never delivered"
-    check_deliveries(delivered(disk, ledger, kind), ledger)
+    check_deliveries(delivered(disk, ledger, kind) | quarantined(disk), ledger)
 
 
 def left_in_stages(disk: CrashableDisk) -> dict[str, list[str]]:
@@ -354,11 +372,24 @@ def stored(disk: CrashableDisk) -> dict[tuple[str, str], tuple[str, ...]]:
     return found
 
 
+def quarantined(disk: CrashableDisk) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Tenant (marked), file and lines of what was set aside."""
+    found: dict[tuple[str, str], tuple[str, ...]] = {}
+    directory = os.path.join(disk.root, "data", "ax", QUARANTINE)
+    for here, _, names in os.walk(directory):
+        for name in names:
+            tenant = os.path.basename(here).rpartition("~")[0]
+            with open(os.path.join(here, name), "rb") as file:
+                found[f"{QUARANTINE} {tenant}", os.path.join(here, name)] = lines_of(file.read())
+    return found
+
+
 def check_deliveries(found: dict[tuple[str, str], tuple[str, ...]], ledger: Ledger) -> None:
     """Acknowledged batches are there once; others once, whole, or not at all; all in their tenants' places."""
     lines = Counter((tenant, line) for (tenant, _), content in found.items() for line in content)
     for name, (tenant, batch) in ledger.sent.items():
         counts = {lines.pop((tenant, line), 0) for line in batch}
+        counts |= {lines.pop((f"{QUARANTINE} {tenant}", line), 0) for line in ledger.aside[name][1]}
         expected = [{1}] if name in ledger.acknowledged else [{0}, {1}]
         assert counts in expected, f"contract: batch {name} is there {sorted(counts)} times"
     assert lines == {}, "contract: lines that nobody sent, or not for this tenant"
@@ -445,8 +476,11 @@ def test_the_script_takes_every_way(cuts: Cuts) -> None:
         *(("ax/staging/4", "ax/failed/4"), ("ax/staging/5.gz", "ax/failed/5.gz"), ("ax/failed/4", "ax/staging/4")),
         ("ax/tmp/4.journal", "ax/recovered/4.journal"),
         *(("ax/recovered/5", "ax/staging/4"), ("ax/recovered/6.gz", "ax/staging/5.gz")),
+        *(("ax/tmp/6", "ax/quarantine/4"), ("ax/recovered/6", "ax/quarantine/4")),
+        *(("ax/tmp/7.gz", "ax/quarantine/5.gz"), ("ax/recovered/7.gz", "ax/quarantine/5.gz")),
     }
     assert len(ledger.acknowledged) == len(ledger.sent) > 20
+    assert [lines for _, lines in ledger.sent.values()].count([]) > 1
     assert {tenant for _, tenant, _, _ in ledger.deliveries} == set(NAMES)
     assert [starts for _, starts in ledger.starts] == [1, 2, 3]
     cuts.check(disk, ledger, len(disk.log), NOTHING)
@@ -458,7 +492,7 @@ def test_power_lost_at_every_step(cuts: Cuts) -> None:
     for step in range(len(disk.log) + 1):
         for lost in losses(2, step):
             cuts.check(disk, ledger, step, lost)
-    assert cuts.made > len(disk.log)
+    assert cuts.made > sum(not isinstance(change, Synced) for change in disk.log)
 
 
 def test_power_lost_again_while_recovering(cuts: Cuts) -> None:

@@ -3,6 +3,7 @@
 import bisect
 import itertools
 import random
+import struct
 import zlib
 from collections.abc import Iterable
 
@@ -172,3 +173,60 @@ def test_a_zero_filled_end_is_torn() -> None:
     assert (read(a + bytes(5000))[1].torn, read(a + bytes(5000))[1].damaged) == (5000, 0)
     assert (read(a + bytes(5000) + b, 9)[1].torn, read(a + bytes(5000) + b, 9)[1].damaged) == (0, 5000)
     assert read(a + b + c[:40] + bytes(100))[1].damaged > 0
+
+
+ASIDE = [
+    ("acme~prod", b'{"a":1}\n', b"bad\n"),
+    ("acme~test", b"", b"bad\nworse\n"),
+    ("z%C3%BC~e", b"{}\n" * 40, b""),
+    ("acme~prod", b"1\n2\n", b"\xabAXF\n"),
+]
+
+
+def with_aside() -> list[bytes]:
+    """The frames of a journal in which some have records that were set aside."""
+    return [
+        frames.write(
+            *(IDENTITY, sequence, tenant, lines.count(b"\n"), deflate.member(lines) if lines else b""),
+            *(deflate.member(aside) if aside else b"", aside.count(b"\n")),
+        )
+        for sequence, (tenant, lines, aside) in enumerate(ASIDE)
+    ]
+
+
+def contents(data: bytes, slice_bytes: int) -> list[tuple[int, str, bytes, bytes]]:
+    """Sequence, tenant, lines and those set aside of the frames in `data`, whose numbers are right."""
+    reader = frames.FrameReader(IDENTITY)
+    slices = (data[at : at + slice_bytes] for at in range(0, len(data), slice_bytes))
+    found = [*itertools.chain.from_iterable(list(reader.feed(each)) for each in slices), *reader.finish()]
+    read_out = []
+    for f in found:
+        assert data[f.offset : f.offset + len(f.member) + len(f.aside)] == f.member + f.aside
+        lines, aside = (zlib.decompress(part, 31) if part else b"" for part in (f.member, f.aside))
+        assert (f.records, f.aside_records) == (lines.count(b"\n"), aside.count(b"\n"))
+        read_out.append((f.sequence, f.tenant, lines, aside))
+    return read_out
+
+
+def test_records_set_aside_are_in_their_batch_s_frame() -> None:
+    """However the bytes come; cut or changed anywhere, a frame gives both of its parts or neither."""
+    parts = with_aside()
+    data = b"".join(parts)
+    whole = [(sequence, *each) for sequence, each in enumerate(ASIDE)]
+    ends = list(itertools.accumulate(map(len, parts)))
+    for slice_bytes in (1, 7, len(data)):
+        assert contents(data, slice_bytes) == whole
+    for position in range(len(data)):
+        hit = bisect.bisect_right(ends, position)
+        assert contents(data[:position], len(data)) == whole[:hit]
+        flipped = data[:position] + bytes([data[position] ^ (1 + position % 255)]) + data[position + 1 :]
+        assert contents(flipped, len(data)) == [each for each in whole if each[0] != hit]
+
+
+def test_frames_without_any_are_as_they_were() -> None:
+    """A frame as earlier versions write it, and read it."""
+    member = deflate.member(b"{}\n")
+    head = struct.pack(">4sBHIIII", b"\xabAXF", 1, 9, 3, 1, len(member), zlib.crc32(member)) + b"acme~prod"
+    frame = head + struct.pack(">I", zlib.crc32(head, zlib.crc32(IDENTITY.encode()))) + member
+    assert frames.write(IDENTITY, 3, "acme~prod", 1, member) == frame
+    assert contents(frame, 11) == [(3, "acme~prod", b"{}\n", b"")]

@@ -14,7 +14,7 @@ from axcollector.core.model import Batch, DeveloperInfo, Tenant
 from axcollector.core.payload import Payload
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
-from axcollector.intake import INLINE_BYTES, Intake
+from axcollector.intake import INLINE_BYTES, Intake, Taken
 from tests.fakes import HeldThread, result_of
 
 ACME = Tenant("t1", "acme", "prod")
@@ -65,7 +65,7 @@ class Fixture:
             Clock(), self.thread, KnownTenant(), self.kept, self.kept, limits, Rules(), INLINE_BYTES * 3
         )
 
-    def take(self, body: bytes, encoding: str | None = None) -> "defer.Deferred[int]":
+    def take(self, body: bytes, encoding: str | None = None) -> "defer.Deferred[Taken]":
         async def tenant_of(_: Payload) -> Tenant:
             return ACME
 
@@ -87,8 +87,8 @@ def body(count: int, size: int = 10) -> bytes:
 def test_small_bodies_need_no_thread() -> None:
     """What is small is taken apart where it is."""
     f = Fixture()
-    assert result_of(f.take(body(3))) == 3
-    assert result_of(f.take(gzip.compress(body(3)), "gzip")) == 3
+    assert result_of(f.take(body(3))) == Taken(3)
+    assert result_of(f.take(gzip.compress(body(3)), "gzip")) == Taken(3)
     assert [json.loads(line)["developer"] for line in f.lines()] == ["d-k"] * 6
     assert f.thread.jobs == []
 
@@ -104,7 +104,7 @@ def test_large_bodies_go_to_a_thread(encoding: str | None) -> None:
         assert not taken.called
         f.thread.step()
         steps += 1
-    assert (result_of(taken), steps) == (2000, 3)
+    assert (result_of(taken), steps) == (Taken(2000), 3)
     assert len(f.lines()) == 2000
 
 
@@ -204,4 +204,4 @@ def test_one_careful_body_at_a_time() -> None:
     assert (first.called, second.called) == (True, False)
     while f.thread.jobs:
         f.thread.step()
-    assert [result_of(first), result_of(second)] == [1, 1]
+    assert [result_of(first), result_of(second)] == [Taken(1), Taken(1)]

@@ -22,8 +22,9 @@ from twisted.logger import LogEvent, formatEvent
 from axcollector import __version__
 from axcollector.core.errors import ConfigError
 from axcollector.launch import CannotStart
+from axcollector.services import Unwaited
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
-from axcollector.signer_tap import Options, Unwaited, launched, makeService
+from axcollector.signer_tap import Options, launched, makeService
 from axcollector.tokens import Bound, TokenFile
 from tests.fakes import result_of
 from tests.test_signing import PATH, query
@@ -165,7 +166,7 @@ def test_without_botocore(tmp_path: Path) -> None:
         (["tcp:9010"], ["tcp:9010"]),
         (["tcp:9010:interface=10.0.0.1", "unix:/run/axsigner.sock"], ["tcp:9010:interface=10.0.0.1"]),
         ([r"tcp6:9010:interface=\:\:1", r"tcp6:9011:interface=\:\:"], [r"tcp6:9011:interface=\:\:"]),
-        (["ssl:9010:privateKey=k.pem:certKey=c.pem"], []),
+        (["ssl:9010:privateKey=k.pem:certKey=c.pem", "axtls:9011:certificate=c.pem:key=k.pem"], []),
     ],
 )
 def test_listening_without_tls(log_events: list[LogEvent], listen: list[str], warned: list[str]) -> None:
@@ -174,7 +175,7 @@ def test_listening_without_tls(log_events: list[LogEvent], listen: list[str], wa
     launched(StandIn(), config).startService()
     *warnings, last = (formatEvent(event) for event in log_events)
     assert [line.partition(" takes tokens over the network without TLS")[0] for line in warnings] == warned
-    assert all("listen on 127.0.0.1 behind a proxy that has TLS, or on ssl:" in line for line in warnings)
+    assert all("listen on 127.0.0.1 behind a proxy that has TLS, or on axtls:" in line for line in warnings)
     assert last == (
         f"axsigner {__version__} signs at {', '.join(listen)} for s3://bucket/x; URLs are good for 900 s;"
         " tokens lie in /t/tokens.db"

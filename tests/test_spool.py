@@ -16,7 +16,7 @@ from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch, Tenant
 from axcollector.disk import AppendFile, Disk
-from axcollector.journal import Durability, JournalPlan, JournalWriter, _members
+from axcollector.journal import Durability, JournalPlan, JournalWriter, _gathered
 from axcollector.spool import Spool
 from tests.conftest import LoggedFailures
 from tests.fakes import HeldThread, SameThread, result_of
@@ -167,7 +167,7 @@ def test_large_commits_make_several_members(tmp_path: Path) -> None:
     sizes = [len(text) for _, text in f.kept()[name(0)]]
     assert sizes == [2, 900_003]
     batches = [Batch(ACME, b"x" * 3_000_000, 1)] * 3
-    assert [(len(lines), count) for _, lines, count in _members(batches)] == [(3_000_000, 1)] * 3
+    assert [(each.size, each.count) for each in _gathered(batches)] == [(3_000_000, 1)] * 3
 
 
 def test_intervals_and_sizes_make_new_journals(tmp_path: Path) -> None:

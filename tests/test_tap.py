@@ -2,12 +2,14 @@
 
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,12 +20,14 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from axcollector import __version__
+from axcollector.assembly import assemble
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded
-from axcollector.core.errors import DirectoryInUse
+from axcollector.core.errors import ConfigError, DirectoryInUse
 from axcollector.launch import CannotStart
-from axcollector.tap import Options, launched, makeService
+from axcollector.tap import Options, checked, launched, makeService
 from tests.fakes import result_of
+from tests.wire import Connection, request
 
 ROOT: Final = Path(__file__).parent.parent
 TWISTD: Final = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
@@ -109,7 +113,8 @@ def cannot_start(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["--bearer_token=hush"], "bearer_token is a secret"),
         (["--admin-token=hush"], "admin_token is a secret"),
         (["--collection-interval", "0"], "collection_interval: '0' is not allowed"),
-        (["--listen", "tcp:1", "--listen", "axtls:2"], "listen: ('tcp:1', 'axtls:2') is not available in this version"),
+        (["--listen", "tcp:1", "--listen", "axtls:2"], "listen: axtls: certificate is missing; allowed is axtls:PORT:"),
+        (["--admin-listen", "tcp:9001"], "admin_token is missing; it is needed because admin_listen, 'tcp:9001', may"),
         (["--listen", "nonsense:1"], "listen: 'nonsense:1' is no endpoint that can be used"),
         (["--config", "/none.yaml"], "the configuration file /none.yaml cannot be read"),
     ],
@@ -145,7 +150,7 @@ class StandIn(Service):
 def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -> None:
     """One line says where records are taken and where they go; notes come before it; no secret is in them."""
     here = ["tcp:1:interface=127.0.0.1", "unix:/s"]
-    config = Config(local_storage_path="/d", listen=here, bearer_token="hush")
+    config = Config(local_storage_path="/d", listen=here, bearer_token="hush", max_connections=1)
     service = StandIn()
     process = launched(service, Loaded(config, ("a note",)))
     process.startService()
@@ -159,6 +164,40 @@ def test_a_launched_service_says_what_it_runs_with(log_events: list[LogEvent]) -
     assert not stopped.called
     service.stopping.callback(None)
     result_of(stopped)
+
+
+def test_fewer_connections_than_wanted(log_events: list[LogEvent]) -> None:
+    """Where the process may open fewer files than there may be connections, a line says how many there may be."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1000, hard))
+    try:
+        launched(StandIn(), Loaded(Config(local_storage_path="/d", max_connections=745), ())).startService()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert [formatEvent(event) for event in log_events][1:] == [
+        (
+            "744 clients may be connected, not 745 (max_connections), because this process may open 1000 files only:"
+            " see LimitNOFILE= of systemd, or ulimit -n"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "warned"),
+    [
+        ("tcp:9001", True),
+        ("axtls:9001:certificate=c:key=k", False),
+        ("tcp:9001:interface=127.0.0.1", False),
+        ("unix:/run/admin.sock", False),
+        ("", False),
+    ],
+)
+def test_an_admin_token_in_the_clear(log_events: list[LogEvent], listen: str, warned: bool) -> None:
+    """A port that takes the token from other machines without TLS gets one warning, which says what to do."""
+    launched(StandIn(), Loaded(Config(admin_listen=listen, admin_token="hush"))).startService()
+    *warnings, _ = (str(formatEvent(event)) for event in log_events)
+    assert ["axtls:9001:certificate=" in line for line in warnings] == [True] * warned
+    assert "hush" not in str(log_events)
 
 
 @pytest.mark.parametrize(
@@ -287,3 +326,43 @@ def test_a_process_from_start_to_stop(tmp_path: Path) -> None:
     assert "Traceback" not in log + rest
     assert "Main loop terminated" in rest
     assert process.returncode in {0, -signal.SIGTERM}
+
+
+def test_what_is_exchanged_in_a_running_process(tmp_path: Path) -> None:
+    """A new admin token, given or in a file, and a new time limit count at once; nothing does where the file is bad."""
+    from twisted.internet import reactor
+
+    config = Config(local_storage_path=str(tmp_path), admin_token="one", admin_listen="", request_timeout=60)
+    whole = assemble(reactor, config)
+    admin, ingest = (listeners._factory for listeners in whole.listeners)
+
+    def status(token: str) -> int:
+        connection = Connection(admin)
+        connection.send(request("GET", "/nowhere", headers=(("Authorization", f"Bearer {token}"),)))
+        found = int(connection.transport.value().split(b" ")[1])
+        connection.hang_up()
+        return found
+
+    file = tmp_path / "token"
+    file.write_text("two\n")
+    assert whole.problem() == "Service is not initialized completely"
+    assert (status("one"), status("two")) == (404, 401)
+    new = replace(config, admin_token=None, admin_token_file=str(file), request_timeout=5)
+    apply = whole.live.prepare(new)
+    assert (status("one"), ingest.request_timeout_seconds) == (404, 60)
+    apply()
+    assert (status("one"), status("two"), ingest.request_timeout_seconds) == (401, 404, 5)
+    file.write_text("")
+    with pytest.raises(ConfigError, match="admin_token_file"):
+        whole.live.prepare(new)
+    assert status("two") == 404
+
+
+def test_a_configuration_is_checked_as_at_a_start(tmp_path: Path) -> None:
+    """Endpoints that changed have to be ones, with their certificates; those that did not are in use."""
+    running = Config(local_storage_path=str(tmp_path), listen="nonsense:1")
+    assert checked(None, running, running) is running
+    missing = "axtls:1:certificate=/none:key=/none:interface=127.0.0.1"
+    for settings in ({"listen": "nonsense:2"}, {"admin_listen": missing}):
+        with pytest.raises(ConfigError, match=r"^(listen|admin_listen): "):
+            checked(None, running, replace(running, **settings))

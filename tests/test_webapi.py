@@ -259,7 +259,7 @@ def test_percent_encoded_names(stand: Stand, target: str) -> None:
         ("/analytics/a%", "a%"),
         ("/analytics/*", "*"),
         ("/analytics/+", "+"),
-        ("/analytics/" + "x" * 16_000, "x" * 16_000),
+        ("/analytics/" + "x" * 8_000, "x" * 8_000),
     ],
 )
 def test_unknown_scopes(stand: Stand, target: str, scope: str) -> None:
@@ -330,7 +330,7 @@ def test_head(stand: Stand, target: str, status: int) -> None:
 )
 def test_hosts(stand: Stand, host: str) -> None:
     """What the Host header says matters to nobody, whatever it is."""
-    headers = (JSON, ("Host", b"another"), ("Host", host.encode("latin-1")))
+    headers = (JSON, ("Host", host.encode("latin-1")))
     assert stand.post("/analytics/s1", batch(), headers) == (200, {"accepted": 1, "rejected": 0})
     assert stand.post("/nowhere", batch(), headers)[0] == 404
 
@@ -844,6 +844,23 @@ def test_remote_service(stand: Stand) -> None:
 # Elsewhere
 
 
+@pytest.mark.parametrize(
+    ("scope", "body", "headers"),
+    [
+        ("s1", batch(), (JSON,)),
+        ("s1", b"{", (JSON,)),
+        ("s1", b" " * 4001, (JSON,)),
+        ("s1", batch(), ()),
+        ("s1", batch(), (JSON, ("Content-Encoding", "br"))),
+        ("nowhere", batch(), (JSON,)),
+    ],
+)
+def test_who_finds_the_route(stand: Stand, scope: str, body: bytes, headers: tuple[tuple[str, str], ...]) -> None:
+    """A scope of ordinary letters is answered as Klein would, who gets the paths that end in a slash."""
+    found, klein = (stand.ask(request("POST", f"/analytics/{scope}{end}", body, headers)) for end in ("", "/"))
+    assert (found.status, found.body, sorted(found.headers)) == (klein.status, klein.body, sorted(klein.headers))
+
+
 @pytest.mark.parametrize("base_path", ["/a", "/a/b.c/d", "/<scope>", "/a:@!$&'()*+,;=~"])
 def test_base_paths(tmp_path: Path, base_path: str) -> None:
     """The native routes lie below whatever path is configured, and nowhere else."""
@@ -953,6 +970,10 @@ TARGETS = st.lists(
 ).map("".join)
 
 
+CONTROLS = bytes(each for each in (*range(32), 127) if each != ord("\t"))
+"""What no header's value may hold."""
+
+
 @given(
     st.sampled_from(["GET", "POST", "HEADS", "post", "!"]),
     TARGETS.filter(bool),
@@ -962,7 +983,7 @@ TARGETS = st.lists(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 def test_any_request(stand: Stand, method: str, target: str, header: bytes, piece: int) -> None:
     """Whatever the path, the method and the headers, there is an answer in JSON."""
-    value = header.translate(None, b"\0\r\n")
+    value = header.translate(None, CONTROLS)
     headers = tuple((name, value) for name in ("Content-Type", "Content-Encoding", "Host", "Cookie", "X-Forwarded-For"))
     data = request(method, target.encode("latin-1"), batch(), headers)
     assert answered(stand, data, piece) in {400, 404, 405}

@@ -123,7 +123,7 @@ async def test_from_beginning_to_end(tmp_path: Path) -> None:
     (journal,) = parent.journals()
     assert (journal.instance_id, journal.starts, journal.worker, journal.sequence) == ("id", 4, 7, 0)
     assert list(parent.standing().needs) == [journal.identity]
-    assert parent.standing().counters == {"commits": 1, "connections": 1}
+    assert parent.standing().counters.items() >= {"commits": 1, "connections": 1}.items()
     path = tmp_path / "ax" / "tmp" / journal.journal
     await until(lambda: is_finished(path))
     path.unlink()  # as who splits it does

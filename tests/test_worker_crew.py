@@ -20,6 +20,7 @@ from axcollector.core.messages import Leave, Orders, Ready, Said, Setup, Shown, 
 from axcollector.core.model import Interval
 from axcollector.disk import Disk
 from axcollector.premises import Identity
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
 from axcollector.sync.events import ChangeList, Snapshot
@@ -110,7 +111,8 @@ class Fixture:
         self.workers = Workers(self.reactor, self.config, Disk(), count, lambda: LOCK_FILE)
         self.room = Lack()
         self.reserve = SplitReserve(Disk(), str(data))
-        self.workers.prepare(Identity("id", 3), self.room, self.reserve)
+        self.quarantine = Quarantine(str(data / "ax"), 1000)
+        self.workers.prepare(Identity("id", 3), self.room, self.reserve, self.quarantine)
         self.workers.startService()
 
     @property
@@ -339,6 +341,20 @@ def test_workers_are_told_how_things_stand(tmp_path: Path) -> None:
     assert f.reserve.needs == {"recovered": 1000, journal(1).identity: 5}
     f.reactor.advance(TELL_SECONDS)
     assert f.started[0].orders[-1] == Situation("full", 1005)
+    f.end()
+
+
+def test_workers_share_the_quarantines_room(tmp_path: Path) -> None:
+    """Each is told what lies there, what the others have set aside, and how often that was measured."""
+    f = Fixture(tmp_path).begin()
+    (tmp_path / "ax" / "quarantine").mkdir()
+    (tmp_path / "ax" / "quarantine" / "file").write_bytes(b"x" * 100)
+    f.quarantine.measure()
+    f.started[0].says(Standing({}, {}, {}, 30))
+    f.started[1].says(Standing({}, {}, {}, 4))
+    f.reactor.advance(TELL_SECONDS)
+    told = [process.orders[-1] for process in f.started]
+    assert told == [Situation(None, 0, 104, 1), Situation(None, 0, 130, 1)]
     f.end()
 
 

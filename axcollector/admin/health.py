@@ -1,6 +1,6 @@
 """Health on the admin port: `/healthz` (the process answers) and `/readyz` (it would take a batch)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -25,9 +25,9 @@ class Patient(Protocol):
 class HealthAPI:
     """The health routes of a collector."""
 
-    def __init__(self, collector: Patient) -> None:
+    def __init__(self, collector: Patient, may_see_reasons: Callable[[IRequest], bool] = lambda _: True) -> None:
         self._app = Klein()
-        add_health(self._app, collector)
+        add_health(self._app, collector, may_see_reasons)
 
         @self._app.handle_errors(HTTPException)
         def nothing_here(request: IRequest, failure: Failure) -> bytes:
@@ -38,8 +38,8 @@ class HealthAPI:
         return JSONResource(self._app)
 
 
-def add_health(app: Klein, patient: Patient) -> None:
-    """Give an app the health routes."""
+def add_health(app: Klein, patient: Patient, may_see_reasons: Callable[[IRequest], bool] = lambda _: True) -> None:
+    """Give an app the health routes; who may not see reasons gets yes or no."""
 
     @app.route("/healthz", methods=["GET"])
     def healthz(request: IRequest) -> bytes:
@@ -50,7 +50,9 @@ def add_health(app: Klein, patient: Patient) -> None:
     def readyz(request: IRequest) -> bytes:
         """Ready: each check by name; 503 where one fails."""
         problems = patient.problems()
-        checks = {name: {"ok": problem is None, "reason": problem or ""} for name, problem in problems.items()}
         ready = all(problem is None for problem in problems.values())
+        if not may_see_reasons(request):
+            return answers.give(request, 200 if ready else 503, msgspec.json.encode({"ready": ready}))
+        checks = {name: {"ok": problem is None, "reason": problem or ""} for name, problem in problems.items()}
         body = msgspec.json.encode({"ready": ready, "checks": checks})
         return answers.give(request, 200 if ready else 503, body)

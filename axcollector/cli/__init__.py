@@ -1,4 +1,4 @@
-"""The `axcollector` command: scopes and keys in the registry, tokens, and a demo.
+"""The `axcollector` command: scopes and keys in the registry, tokens, records that were set aside, and a demo.
 
 A group of subcommands is a module, loaded when it is asked for, with an `Options` class for the group and one for
 each subcommand, which has a `run`. The exit status is 0, or 1 where the work failed, or 2 where it was called wrongly,
@@ -53,6 +53,10 @@ class Options(CommandOptions):
         [
             *("signer-token", None, _lazily("axcollector.cli.signer_token.SignerTokenOptions")),
             "Which collectors the signing service signs for, and for which tenants",
+        ],
+        [
+            *("quarantine", None, _lazily("axcollector.cli.quarantine.QuarantineOptions")),
+            "Records that were set aside because they are invalid",
         ],
         ["demo", None, _lazily("axcollector.cli.demo.DemoOptions"), "See the service at work in a few seconds"],
         ["completion", None, _lazily("axcollector.cli.completion.CompletionOptions"), "Set up the shell's Tab key"],

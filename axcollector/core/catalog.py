@@ -65,9 +65,9 @@ class Catalog:
         rows = self._cells.tenants.get(tenant_id)
         if rows is None:
             return known
-        find, staged = rows.keys.get, self._staged
+        (parts, mask), staged = rows.keys.places(), self._staged
         for client_id in known:
-            key = find(client_id)
+            key = parts[hash(client_id) & mask].get(client_id)
             if key is None:
                 continue
             if key.more or staged is not None:

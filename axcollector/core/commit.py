@@ -68,7 +68,7 @@ class GroupCommit(Generic[W]):
         """
         self.check_room()
         self._gathered.append(Entry(batch, waiter))
-        self._bytes += len(batch.lines)
+        self._bytes += batch.size_bytes
 
     def take(self) -> Sequence[Entry[W]]:
         """The next group to write; empty where nothing waits or a write is under way. Settle it with `settled`."""
@@ -80,5 +80,5 @@ class GroupCommit(Generic[W]):
     def settled(self) -> Sequence[Entry[W]]:
         """The group whose write has ended, well or badly; the next may be taken."""
         group, self._writing = self._writing, ()
-        self._bytes -= sum(len(entry.batch.lines) for entry in group)
+        self._bytes -= sum(entry.batch.size_bytes for entry in group)
         return group

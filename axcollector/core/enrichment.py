@@ -29,9 +29,7 @@ def enrich(
         NeedsCare: One must be taken apart into its members, and `careful` is false.
     """
     rules = _relaxed(records, tenant, rules)
-    if not careful and any(_must_be_taken_apart(f, rules) for f in records.fields):
-        raise NeedsCare
-    writer = _Writer(_Names.of(tenant), known, rules)
+    writer = _Writer(_Names.of(tenant), known, rules, careful=careful)
     if len(records.texts) <= CHUNK_RECORDS:
         return Batch(tenant, writer.lines(records.texts, records.fields), len(records.texts))
     lines = bytearray()
@@ -78,14 +76,18 @@ class _Names:
 class _Writer:
     """Writes the lines of one tenant's records; keeps what it appends to plain ones, by client id."""
 
-    def __init__(self, names: _Names, known: Mapping[str, DeveloperInfo], rules: Rules) -> None:
+    def __init__(self, names: _Names, known: Mapping[str, DeveloperInfo], rules: Rules, *, careful: bool) -> None:
         self._names = names
         self._known = known
         self._rules = rules
+        self._careful = careful
         self._tails: dict[str | None, bytes] = {}
 
     def lines(self, texts: Sequence[JSONText], fields: Sequence[Fields]) -> bytes:
-        """The lines of these records. The hot path: one join, and for a plain record nothing but a look-up."""
+        """The lines of these records.
+
+        The hot path: one join, and for a plain record nothing but a look-up. It may not call anything for each record.
+        """
         tails = self._tails
         parts: list[bytes | memoryview] = []
         for text, f in zip(texts, fields, strict=True):
@@ -103,6 +105,8 @@ class _Writer:
                     tail = tails[f.client_id] = self._names.both + _info(f.client_id, self._known) + b"}\n"
                 parts.append(memoryview(text)[:-1])
                 parts.append(tail)
+            elif not self._careful and _must_be_taken_apart(f, self._rules):
+                raise NeedsCare
             else:
                 parts.append(_enrich_one(bytes(text), f, self._names, self._known, self._rules))
         return b"".join(parts)

@@ -19,6 +19,8 @@
      │    └── AnswerTooLong      its answer is longer than we take
      ├── BadRow                  a line of text is no row of the registry
      ├── TransferFailed          a file could not be imported or exported
+     ├── QuarantineError         records that were set aside cannot be read, or sent again
+     │    └── QuarantineDamaged  a file of them is damaged
      ├── TokensError             the file of tokens, or a change asked of it, is unusable
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
           ├── FileRefused        it will not be while it is as it is: permanent
@@ -208,6 +210,14 @@ class BadRow(AxcollectorError):
 
 class TransferFailed(AxcollectorError):
     """A file could not be imported or exported; the message names it, and what has been done: nothing."""
+
+
+class QuarantineError(AxcollectorError):
+    """Records that were set aside cannot be read or dealt with; the message says which, and what to do."""
+
+
+class QuarantineDamaged(QuarantineError):
+    """A file of records that were set aside is damaged; others may be whole."""
 
 
 class TokensError(AxcollectorError):

@@ -13,7 +13,14 @@ A journal is a run of frames. A frame is
     CRC        4 bytes   CRC-32 of all the above, begun with the journal's identity
     (member)             the records as JSON lines: one whole gzip member
 
-with numbers in network order. What a reader may conclude, of a journal cut or damaged anywhere:
+with numbers in network order. A frame of version 2 has two numbers more, behind the CRC of the member:
+
+    kept       4 bytes   how much of the member is the records; behind it stands another whole gzip member
+    aside      4 bytes   how many lines that one holds: records set aside (`core/quarantine`)
+
+so that a batch with bad records lies in one frame too. It is written for such batches only.
+
+What a reader may conclude, of a journal cut or damaged anywhere:
 
 * A frame whose two CRCs agree is what was written, whole: its batches are all there. Nothing else is ever taken.
 * A frame is taken once: copies of it, wherever they stand, have a sequence number that was seen. Frames of another
@@ -33,9 +40,11 @@ from typing import Final
 
 MAGIC: Final = b"\xabAXF"
 VERSION: Final = 1
+VERSION_ASIDE: Final = 2
 _HEAD: Final = struct.Struct(">4sBHIIII")
+_ASIDE: Final = struct.Struct(">II")
 _CRC: Final = struct.Struct(">I")
-_LONGEST_HEADER: Final = _HEAD.size + 255 + _CRC.size
+_LONGEST_HEADER: Final = _HEAD.size + _ASIDE.size + 255 + _CRC.size
 MAX_MEMBER_BYTES: Final = 1 << 30
 """No writer makes larger members; a header that says so is not believed."""
 
@@ -49,7 +58,9 @@ class Frame:
         sequence: Its number in the journal.
         records: How many lines the member holds.
         offset: Where its member begins in the journal, in bytes.
-        member: The gzip member.
+        member: The gzip member; nothing where all records were set aside.
+        aside: The gzip member of the records that were set aside, behind the other; nothing where none were.
+        aside_records: How many lines that one holds.
     """
 
     tenant: str
@@ -57,13 +68,19 @@ class Frame:
     records: int
     offset: int
     member: bytes
+    aside: bytes = b""
+    aside_records: int = 0
 
 
-def write(identity: str, sequence: int, tenant: str, records: int, member: bytes) -> bytes:
+def write(
+    identity: str, sequence: int, tenant: str, records: int, member: bytes, aside: bytes = b"", aside_records: int = 0
+) -> bytes:
     """One frame, for the journal of this identity (`JournalName.identity`)."""
     name = tenant.encode("ascii")
-    head = _HEAD.pack(MAGIC, VERSION, len(name), sequence, records, len(member), zlib.crc32(member)) + name
-    return b"".join([head, _CRC.pack(zlib.crc32(head, _seed(identity))), member])
+    version, more = (VERSION_ASIDE, _ASIDE.pack(len(member), aside_records)) if aside else (VERSION, b"")
+    crc = zlib.crc32(aside, zlib.crc32(member))
+    head = _HEAD.pack(MAGIC, version, len(name), sequence, records, len(member) + len(aside), crc) + more + name
+    return b"".join([head, _CRC.pack(zlib.crc32(head, _seed(identity))), member, aside])
 
 
 def _seed(identity: str) -> int:
@@ -78,6 +95,8 @@ class _Header:
     size: int
     length: int
     crc: int
+    kept: int
+    aside_records: int
 
 
 class FrameReader:
@@ -131,7 +150,8 @@ class FrameReader:
         self.damaged += self.torn
         self.torn = 0
         if self._first_sight(header.sequence):
-            yield Frame(header.tenant, header.sequence, header.records, offset, member)
+            kept, aside = member[: header.kept], member[header.kept :]
+            yield Frame(header.tenant, header.sequence, header.records, offset, kept, aside, header.aside_records)
 
     def _first_sight(self, sequence: int) -> bool:
         index, bit = sequence >> 3, 1 << (sequence & 7)
@@ -157,17 +177,19 @@ class FrameReader:
         if len(self._buffer) < _HEAD.size:
             return None
         magic, version, name_length, sequence, records, length, crc = _HEAD.unpack_from(self._buffer)
-        if magic != MAGIC or version != VERSION or length > MAX_MEMBER_BYTES:
+        if magic != MAGIC or version not in {VERSION, VERSION_ASIDE} or length > MAX_MEMBER_BYTES:
             return _BAD
-        head_length = _HEAD.size + name_length
+        name_at = _HEAD.size + (_ASIDE.size if version == VERSION_ASIDE else 0)
+        head_length = name_at + name_length
         if len(self._buffer) < head_length + _CRC.size:
             return None
         head = bytes(self._buffer[:head_length])
         (expected,) = _CRC.unpack_from(self._buffer, head_length)
         if zlib.crc32(head, self._seed) != expected:
             return _BAD
-        tenant = head[_HEAD.size :].decode("ascii", errors="replace")
-        return _Header(tenant, sequence, records, head_length + _CRC.size, length, crc)
+        kept, aside_records = _ASIDE.unpack_from(head, _HEAD.size) if version == VERSION_ASIDE else (length, 0)
+        tenant = head[name_at:].decode("ascii", errors="replace")
+        return _Header(tenant, sequence, records, head_length + _CRC.size, length, crc, kept, aside_records)
 
     def _skip(self, count: int) -> None:
         if self._buffer[:count].strip(b"\0"):

@@ -2,8 +2,10 @@
 
     {data}/tmp/{journal}.journal                      a journal, open or waiting for its split
     {data}/tmp/{journal}.split/{bucket}/{file}        what it is split into, until it lies in staging
+    {data}/tmp/{journal}.split/quarantine/{bucket}/…  likewise, until it lies in quarantine
     {data}/staging/{bucket}/{file}                    to be uploaded
     {data}/failed/{bucket}/{file}                     gave up for now
+    {data}/quarantine/{bucket}/{file}                 records that were set aside, until somebody deals with them
     {data}/recovered/{journal}.journal~recoveredTS~T  left by a crash, found at T
     {data}/recovered/{journal}.split~recoveredTS~T    its split, or one whose journal is gone already
     {data}/recovered/{bucket}~recoveredTS~T/{file}    a bucket as the reference leaves it, its files torn or whole
@@ -31,6 +33,8 @@ SPLIT_SUFFIX: Final = ".split"
 SALVAGE_SUFFIX: Final = ".salvage"
 RECOVERED_MARK: Final = "~recoveredTS~"
 UNREADABLE: Final = "unreadable"
+QUARANTINE: Final = "quarantine"
+"""Beside the stages, where it is used; the uploader never looks there, and it has a quota of its own."""
 MAX_BUCKET_BYTES: Final = 200
 """A tenant whose directory name would be longer is refused; file systems allow 255, and salvage appends a mark."""
 

@@ -25,10 +25,14 @@ class Situation(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         lack: What room is lacking on disk, or None.
         reserved_bytes: How many bytes the splits of others' journals will need.
+        quarantined_bytes: How many lie in quarantine, or were set aside by others.
+        measurements: How often that was measured.
     """
 
     lack: str | None
     reserved_bytes: int
+    quarantined_bytes: int = 0
+    measurements: int = 0
 
 
 class Snapshot(msgspec.Struct, frozen=True, tag=True):
@@ -123,11 +127,13 @@ class Standing(msgspec.Struct, frozen=True, tag=True):
         problems: What keeps it from being ready, by check.
         needs: How many bytes the split of each of its journals will need.
         counters: What it has done, and has to do, by name.
+        set_aside_bytes: What it holds of records that are on their way to quarantine.
     """
 
     problems: Mapping[str, str | None]
     needs: Mapping[str, int]
     counters: Mapping[str, int]
+    set_aside_bytes: int = 0
 
 
 Order = Setup | Situation | Snapshot | Changes | Leave

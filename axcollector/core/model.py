@@ -44,12 +44,21 @@ class Batch:
     Attributes:
         tenant: Whose records they are.
         lines: The records as UTF-8 JSON lines, each ending in a newline; a bytearray is not to be changed either.
-        count: How many records there are, at least 1.
+        count: How many records there are; none only where all were set aside.
+        aside: Lines of the records that were set aside (`core/quarantine`).
+        aside_count: How many those are.
     """
 
     tenant: Tenant
     lines: bytes | bytearray
     count: int
+    aside: bytes | bytearray = b""
+    aside_count: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of all lines."""
+        return len(self.lines) + len(self.aside)
 
     def __len__(self) -> int:
         return self.count

@@ -28,6 +28,8 @@ _MANY_VALUES: Final = 1_000_000
 
 _COUNTED_BYTES: Final = 1 << 22
 """So much is looked at in one call, which holds the interpreter."""
+_SCANNED_BYTES: Final = 1 << 20
+"""Likewise, by a call that takes some nanoseconds for each thing it finds."""
 
 
 class NeedsCare(Exception):
@@ -116,7 +118,7 @@ def _parse(text: bytes, max_records: int, *, careful: bool) -> Payload:
         raise _bad_json()
     records: list[JSONText] | Rejected
     try:
-        if _commas(text) > _MANY_VALUES:
+        if len(text) > _MANY_VALUES and _commas(text) > _MANY_VALUES:
             if not careful:
                 raise NeedsCare
             _check_count(text, max_records)
@@ -199,5 +201,9 @@ def _check_depth(text: bytes, records: list[JSONText], *, careful: bool) -> None
 
 
 def _brackets(text: bytes) -> int:
-    slices = range(0, len(text), _COUNTED_BYTES)
-    return sum(text.count(bracket, i, i + _COUNTED_BYTES) for bracket in (b"{", b"[") for i in slices)
+    """How many brackets open. They are few, and `replace` finds what is rare ten times as fast as `count` does."""
+    opened = 0
+    for start in range(0, len(text), _SCANNED_BYTES):
+        piece = text[start : start + _SCANNED_BYTES]
+        opened += 2 * len(piece) - len(piece.replace(b"{", b"")) - len(piece.replace(b"[", b""))
+    return opened

@@ -69,11 +69,11 @@ class Records:
     @property
     def client_ids(self) -> set[str]:
         """The distinct client ids to look up; one that is no UTF-8 is nobody's."""
-        return {f.client_id for f in self.fields if f.client_id is not None and _encodable(f.client_id)}
+        return {c for f in self.fields if (c := f.client_id) is not None and (c.isascii() or _encodable(c))}
 
 
 def _encodable(text: str) -> bool:
-    return text.isascii() or text == text.encode(errors="replace").decode()
+    return text == text.encode(errors="replace").decode()
 
 
 def check(texts: Sequence[JSONText], rules: Rules, now: float, *, careful: bool = True) -> Records:

@@ -9,7 +9,7 @@ more than once. The largest step is one split, a fraction of a millisecond.
 A small mapping is one dict, and nothing here is looked at by the garbage collector until there are parts.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
 import msgspec
@@ -40,6 +40,10 @@ class Shards(msgspec.Struct, Generic[K, V], gc=False, eq=False):
         if self._parts is None:
             return self._only.get(key)
         return self._parts[hash(key) & self._mask].get(key)
+
+    def places(self) -> tuple[Sequence[Mapping[K, V]], int]:
+        """Where keys lie, for who looks up many at once: at `parts[hash(key) & mask]`, until anything is added."""
+        return ((self._only,), 0) if self._parts is None else (self._parts, self._mask)
 
     def get_or_make(self, key: K, make: Callable[[K], V]) -> V:
         """The value of a key; one that is missing is made from the key, and kept."""

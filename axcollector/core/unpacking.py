@@ -1,9 +1,11 @@
 """A body as it was sent → its text: what may be sent, how large, and bounded gunzip (SPEC section 2)."""
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from io import BytesIO
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from axcollector.core import deflate
 from axcollector.core.errors import Rejected
@@ -34,6 +36,8 @@ def check_media_type(content_type: str | None) -> None:
     Raises:
         Rejected: `UNSUPPORTED_CONTENT_TYPE`.
     """
+    if content_type == "application/json":  # as nearly all say
+        return
     media_type, *parameters = (content_type or "").split(";")
     charsets = [
         value.strip().strip('"').lower()
@@ -90,7 +94,7 @@ class _NodeBuffer(msgspec.Struct, forbid_unknown_fields=True):
     """How node prints a Buffer as JSON."""
 
     type: Literal["Buffer"]
-    data: list[int]
+    data: list[Annotated[int, Meta(ge=0, le=255)]]
 
 
 def _unwrap_buffer(body: bytes) -> bytes:
@@ -117,8 +121,9 @@ def _gunzip(body: bytes, limit: int) -> bytes:
                 if reader.eof:
                     reader = deflate.decompressor()
                 part = reader.decompress(data, limit - total + 1)
-                parts.append(part)
-                total += len(part)
+                if part:
+                    parts.append(part)
+                    total += len(part)
                 if total > limit:
                     raise _too_large_decompressed(limit)
                 data = reader.unused_data if reader.eof else reader.unconsumed_tail
@@ -126,4 +131,13 @@ def _gunzip(body: bytes, limit: int) -> bytes:
         raise _bad_gzip() from exc
     if not reader.eof:
         raise _bad_gzip()
-    return b"".join(parts)
+    return _joined(parts, total)
+
+
+def _joined(parts: list[bytes], size: int) -> bytes:
+    """The parts, which are gone then: each is let go when it was copied, so that there are never two of everything."""
+    text = BytesIO(bytes(size))  # zeros that nobody has written yet take no memory
+    parts.reverse()
+    while parts:
+        text.write(parts.pop())
+    return text.getvalue()  # not a copy

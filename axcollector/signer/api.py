@@ -27,7 +27,7 @@ from axcollector.admin.health import add_health
 from axcollector.core.authorization import token_in
 from axcollector.core.errors import Rejected
 from axcollector.core.signing import SigningRequest, parse_request
-from axcollector.site import Reception
+from axcollector.reception import Reception
 from axcollector.tokens import Token
 from axcollector.webapi import JSONResource, answer_to_failure, headers_of, plain
 

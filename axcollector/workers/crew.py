@@ -20,6 +20,7 @@ from axcollector.core.layout import JournalName, Stage
 from axcollector.core.messages import Door, Situation
 from axcollector.disk import Disk
 from axcollector.premises import Identity
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
 from axcollector.services import Periodic
@@ -77,6 +78,7 @@ class Workers(Upstream):
         self._identity = Identity("", 0)
         self._room = Lack()
         self._reserve = SplitReserve(disk, config.data_directory)
+        self._quarantine = Quarantine(config.data_directory)
         self._telling = Periodic(reactor, TELL_SECONDS, "telling workers how things stand", self._tell)
         self._replacing = defer.DeferredLock()
         self._processes: list[WorkerProcess] = []
@@ -86,8 +88,9 @@ class Workers(Upstream):
     def _recipients(self) -> Sequence[WorkerProcess]:
         return [each for each in self._processes if not each.is_leaving]
 
-    def prepare(self, identity: Identity, room: Lack, reserve: SplitReserve) -> None:
+    def prepare(self, identity: Identity, room: Lack, reserve: SplitReserve, quarantine: Quarantine) -> None:
         """As `Upstream.prepare`."""
+        self._quarantine = quarantine
         self._identity = identity
         self._room = room
         self._reserve = reserve
@@ -122,7 +125,7 @@ class Workers(Upstream):
             starts=self._identity.starts,
             worker=number,
             doors=doors,
-            situation=Situation(self._room.lack, 0),
+            situation=self._situation_of(),
             snapshot=self.sync.current,
         )
         process = WorkerProcess(setup, self._heard)
@@ -183,9 +186,18 @@ class Workers(Upstream):
         self._reserve.forget_gone(directory, process.needs)
 
     def _tell(self) -> None:
-        reserved = self._reserve.needed + sum(sum(each.needs.values()) for each in self._processes)
         for each in self._processes:
-            each.inform(Situation(self._room.lack, reserved - sum(each.needs.values())))
+            each.inform(self._situation_of(each))
+
+    def _situation_of(self, process: WorkerProcess | None = None) -> Situation:
+        """How things stand for a worker: what is there beside it."""
+        others = [each for each in self._processes if each is not process]
+        return Situation(
+            self._room.lack,
+            self._reserve.needed + sum(sum(each.needs.values()) for each in others),
+            self._quarantine.measured_bytes + sum(each.set_aside_bytes for each in others),
+            self._quarantine.measurements,
+        )
 
     async def replace(self, config: Config) -> None:
         """Have workers do what another configuration says, one after the other; no request is refused meanwhile.

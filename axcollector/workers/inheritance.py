@@ -13,6 +13,32 @@ COMMAND: Final[Sequence[str]] = (sys.executable, "-P", "-m", "axcollector.worker
 """`-P`: what lies in the directory that we work in is no module of ours."""
 _NOT_INHERITED: Final = ("LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_", "AWS_")
 """What names in the environment begin with that are meant for the parent alone: systemd's, and credentials."""
+OF_WORKERS: Final = frozenset(
+    {
+        "base_path",
+        "buffer_channel_size",
+        "collection_interval",
+        "durability",
+        "ingest_auth",
+        "invalid_records",
+        "journal_max_bytes",
+        "max_batch_records",
+        "max_body_bytes",
+        "max_clock_skew",
+        "max_connections",
+        "max_connections_per_address",
+        "max_decompressed_bytes",
+        "max_pending_bytes",
+        "max_record_age",
+        "overwrite_tenant",
+        "rate_limit_burst",
+        "rate_limit_bytes",
+        "rate_limit_records",
+        "request_timeout",
+        "use_caching",
+    }
+)
+"""The keys that say something to workers alone: with new workers they can be exchanged."""
 
 
 def environment_of_workers(environment: Mapping[str, str]) -> dict[str, str]:

@@ -84,6 +84,9 @@ def _sockets(endpoint: str, count: int, inherited: Callable[[], ListenFDs]) -> S
     kind, arguments, named = split_endpoint(endpoint)
     if kind == "systemd":
         return [_from_systemd(endpoint, named, inherited())]
+    if "systemd" in named:  # of axtls:
+        which = named["systemd"]
+        return [_from_systemd(endpoint, {"index" if which.isdecimal() else "name": which}, inherited())]
     places = dict(zip(("port", "interface", "backlog"), arguments, strict=False)) if kind == "tcp" else {}
     values = {"port": arguments[0] if arguments else "", **places, **named}
     host, port = values.get("interface", ""), int(values["port"])

@@ -172,6 +172,11 @@ class WorkerProcess(ProcessProtocol):
         return self.standing.needs if self.standing is not None else {}
 
     @property
+    def set_aside_bytes(self) -> int:
+        """What it holds of records that are on their way to quarantine."""
+        return self.standing.set_aside_bytes if self.standing is not None else 0
+
+    @property
     def counters(self) -> Mapping[str, int]:
         """What it has done, and has to do, by name."""
         return self.standing.counters if self.standing is not None else {}

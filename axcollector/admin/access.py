@@ -1,0 +1,101 @@
+"""Who may see the admin pages: whoever has the token, where there is one.
+
+It is sent as `Authorization: Bearer …`, or as the password of Basic (with any user name), which is what a browser asks
+for. `/healthz` and `/readyz` answer everybody, because load balancers and kubelets have no token, but `/readyz` names
+reasons only to those who have it. Every other path, also one that does not exist, is 401 without it.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from typing import Any, Final
+
+from klein import KleinRenderable
+from klein.resource import KleinResource
+from twisted.web.iweb import IRequest
+from twisted.web.resource import Resource
+
+from axcollector import answers
+from axcollector.core.errors import ConfigError, Rejected
+
+OPEN: Final = frozenset({b"/healthz", b"/readyz"})
+_AUTHORIZATION: Final = re.compile(rb"(bearer|basic) +(\S{1,8192}) *", re.IGNORECASE)
+_CHALLENGES: Final = [b'Basic realm="axcollector admin", charset="UTF-8"', b"Bearer"]
+_TOKEN: Final = re.compile(rb"\s*([!-~]{1,4096})\s*")
+
+
+class AdminToken:
+    """The token in force, as its digest; it can be exchanged."""
+
+    def __init__(self, token: str | None) -> None:
+        self._digest = b""
+        self.use(token)
+
+    def use(self, token: str | None) -> None:
+        """From now on this is the token; None: nobody needs one."""
+        self._digest = b"" if token is None else _digest(token.encode())
+
+    def allows(self, request: IRequest) -> bool:
+        """Whether a request may see everything."""
+        if not self._digest:
+            return True
+        given = request.requestHeaders.getRawHeaders(b"authorization", [])
+        token = _token_in(given[0]) if len(given) == 1 else None
+        return token is not None and hmac.compare_digest(_digest(token), self._digest)
+
+
+def read_token(token: str | None, path: str | None) -> str | None:
+    """The token that the configuration names: itself, or that in a file. Blocking.
+
+    Raises:
+        ConfigError: The file cannot be read, or does not hold one token; the message holds nothing of it.
+    """
+    if path is None:
+        return token
+    try:
+        with open(path, "rb") as file:
+            match = _TOKEN.fullmatch(file.read(1 << 13))
+    except OSError as exc:
+        raise ConfigError(f"admin_token_file: {path} cannot be read: {exc.strerror}") from exc
+    if match is None:
+        raise ConfigError(f"admin_token_file: {path} does not hold one token; allowed are visible ASCII characters")
+    return match[1].decode("ascii")
+
+
+class GuardedResource(Resource):
+    """The admin pages behind their token."""
+
+    isLeaf = True  # noqa: N815 - Twisted's name
+
+    def __init__(self, pages: KleinResource, token: AdminToken) -> None:
+        make: Any = super().__init__  # has no types
+        make()
+        self._pages = pages
+        self._token = token
+
+    def render(self, request: IRequest) -> KleinRenderable:
+        """Answer, or ask for the token."""
+        if request.path in OPEN or self._token.allows(request):
+            return self._pages.render(request)
+        body = answers.refuse(request, Rejected("UNAUTHORIZED", "The admin token is needed (admin_token)"))
+        request.responseHeaders.setRawHeaders(b"WWW-Authenticate", list(_CHALLENGES))
+        return b"" if request.method == b"HEAD" else body
+
+
+def _token_in(header: bytes) -> bytes | None:
+    match = _AUTHORIZATION.fullmatch(header)
+    if match is None:
+        return None
+    if match[1].lower() == b"bearer":
+        return match[2]
+    try:
+        _, colon, password = base64.b64decode(match[2], validate=True).partition(b":")
+    except binascii.Error:
+        return None
+    return password if colon else None
+
+
+def _digest(token: bytes) -> bytes:
+    return hashlib.sha256(token).digest()
