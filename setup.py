@@ -36,6 +36,8 @@ setup(
         "s3": ["botocore>=1.35"],
         # For `python -m benchmarks.ingest --profile`.
         "profile": ["py-spy>=0.4"],
+        # For `python -m benchmarks.fuzz`, which does without where there is no wheel.
+        "fuzz": ['atheris>=3.0; python_version < "3.14" and sys_platform == "linux"'],
         "test": [
             "botocore>=1.35",
             "coverage>=7.13",
@@ -47,6 +49,7 @@ setup(
             "pytest-twisted>=1.14.3",
             "pytest-xdist>=3.6",
             "ruff>=0.9",
+            "schemathesis>=4.1,<5",
             "sphinx>=8.0",
             "types-PyYAML",
         ],

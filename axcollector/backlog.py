@@ -208,9 +208,11 @@ class StagedBacklog:
             OSError: It could not be removed.
         """
         directory = os.path.join(self._staging, file.bucket)
-        with contextlib.suppress(FileNotFoundError):
-            self._disk.unlink(os.path.join(directory, file.name))
-        is_gone = remove_if_empty(self._disk, directory)
+        is_there = self._disk.is_directory(directory)  # if only a link of its name is, nothing is deleted through that
+        if is_there:
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(os.path.join(directory, file.name))
+        is_gone = not is_there or remove_if_empty(self._disk, directory)
         if is_gone:
             self._forget(file.bucket)
         elif file.bucket in self._sizes:

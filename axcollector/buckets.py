@@ -8,6 +8,7 @@ bucket may already be there, get further files, or vanish, between any two syste
 * Where it has, the files are moved in one by one, under names that are not taken.
 * Where the target vanishes meanwhile (it had become empty), or the source gets further files, it is begun anew.
 * A directory is only ever removed by `rmdir`, which refuses where somebody has just added a file.
+* Where something else than a directory has the bucket's name in the stage, that is put aside.
 """
 
 import contextlib
@@ -18,8 +19,10 @@ import os
 import stat
 from dataclasses import dataclass
 
+from axcollector.aside import put_aside
 from axcollector.core import layout
 from axcollector.core.schedule import StagedFile
+from axcollector.core.stamps import unstamp
 from axcollector.disk import Disk, read_slices
 
 _NOT_EMPTY = frozenset({errno.ENOTEMPTY, errno.EEXIST})
@@ -45,6 +48,18 @@ def merge_bucket(disk: Disk, bucket: str, stage: str) -> None:
     disk.sync_directory(os.path.dirname(bucket))
 
 
+def merge_buckets(disk: Disk, directory: str, stage: str) -> None:
+    """Move all buckets in a directory into a stage, as `merge_bucket` does; what is no directory is put aside."""
+    for name in disk.names(directory):
+        path = os.path.join(directory, name)
+        if disk.is_directory(path):
+            merge_bucket(disk, path, stage)
+        else:
+            put_aside(disk, path, os.path.dirname(stage), "it lies where only buckets do and is no directory")
+    disk.sync_directory(stage)  # also of those that an earlier try moved
+    disk.sync_directory(directory)
+
+
 def move_bucket(disk: Disk, bucket: str, stage: str) -> None:
     """As `merge_bucket`, but durable only when the stage, and then where the bucket was, have been synced."""
     target = os.path.join(stage, os.path.basename(bucket))
@@ -56,6 +71,11 @@ def _rename_whole(disk: Disk, bucket: str, target: str) -> bool:
     """Whether the stage had no such bucket, so that one rename did it."""
     try:
         disk.rename(bucket, target)
+    except NotADirectoryError:
+        if disk.is_directory(target) or not disk.exists(target) or not disk.is_directory(bucket):
+            raise
+        put_aside(disk, target, os.path.dirname(os.path.dirname(target)), "it has a bucket's name and is no directory")
+        return False
     except OSError as exc:
         if exc.errno not in _NOT_EMPTY:
             raise
@@ -174,7 +194,7 @@ def parse_bucket(bucket: str) -> tuple[int, str]:
         ValueError: It is no bucket's name.
     """
     tenant, _, start = bucket.partition(layout.RECOVERED_MARK)[0].rpartition("~")
-    return layout.unstamp(start), _checked(tenant)
+    return unstamp(start), _checked(tenant)
 
 
 @functools.lru_cache(maxsize=10_000)

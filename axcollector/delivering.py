@@ -21,6 +21,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from axcollector.bearer import BearerToken
+from axcollector.bugs import report
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
 from axcollector.core.layout import Stage
@@ -213,7 +214,7 @@ class Delivering(Service):
                 late.cancel()
                 told.callback(None)
             if result is not None:
-                self._log.failure("stopping went wrong", result)
+                report(self._log, "stopping went wrong", result)
 
         finished.addBoth(stopped)
         return told

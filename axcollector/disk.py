@@ -6,6 +6,7 @@ not synced.
 """
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -70,12 +71,22 @@ class Disk:
     def create(self, path: str) -> AppendFile:
         """A new, empty file that only its owner may read. Its name is durable after `sync_directory` only."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        return AppendFile(path, os.open(path, flags, FILE_MODE))
+        return AppendFile(path, open_private(path, flags))
 
     def open(self, path: str) -> BinaryIO:
-        """A file of ours to read; symbolic links are not followed, and nothing waits for the other end of a pipe."""
-        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        return os.fdopen(os.open(path, flags), "rb", buffering=0)
+        """A regular file, to read; symbolic links are not followed, and nothing waits for a pipe."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "It is no regular file", path)
+        return os.fdopen(descriptor, "rb", buffering=0)
+
+    def open_within(self, path: str) -> BinaryIO:
+        """As `open`, for what lies in a stage: the directory that it lies in is no symbolic link either."""
+        directory = os.path.dirname(path)
+        if self.exists(directory) and not self.is_directory(directory):
+            raise NotADirectoryError(errno.ENOTDIR, "It lies in no directory of ours", path)
+        return self.open(path)
 
     @contextlib.contextmanager
     def claimed(self, path: str) -> Iterator[bool]:
@@ -93,7 +104,7 @@ class Disk:
 
     def make_directory(self, path: str) -> None:
         """A new directory that only its owner may enter; its parent is there."""
-        os.mkdir(path, DIRECTORY_MODE)
+        make_private_directory(path)
 
     def names(self, directory: str) -> list[str]:
         """What lies in a directory, sorted."""
@@ -199,15 +210,52 @@ def ensure_directory(disk: Disk, path: str) -> None:
     DurableDirectories(disk).ensure(path)
 
 
+def ensure_within(disk: Disk, directory: str, *names: str) -> str:
+    """Make directories, each in the one before, where they are missing; their names are durable. The last one's path.
+
+    Args:
+        disk: The hands.
+        directory: One that is there.
+        names: Of those below it. None of them may be a symbolic link, so that nothing leaves the directory by one.
+
+    Raises:
+        OSError: One cannot be made, or something else has its name.
+    """
+    for name in names:
+        parent, directory = directory, os.path.join(directory, name)
+        if not disk.is_directory(directory):
+            disk.make_directory(directory)
+        disk.sync_directory(parent)
+    return directory
+
+
 def remove_tree(disk: Disk, path: str) -> None:
-    """Remove a directory and all below it; links in it are removed, not followed."""
+    """Remove a directory and all below it, or whatever else has that name; links are removed, not followed."""
+    if not disk.is_directory(path):
+        disk.unlink(path)
+        return
     for name in disk.names(path):
-        below = os.path.join(path, name)
-        if disk.is_directory(below):
-            remove_tree(disk, below)
-        else:
-            disk.unlink(below)
+        remove_tree(disk, os.path.join(path, name))
     disk.remove_directory(path)
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file, and make it where `flags` say so: for its owner alone then, whatever the process's umask is."""
+    descriptor = os.open(path, flags, FILE_MODE)
+    try:
+        if flags & os.O_EXCL:
+            os.fchmod(descriptor, FILE_MODE)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def make_private_directory(path: str) -> None:
+    """Make a directory that only its owner may enter, whatever the process's umask is."""
+    os.mkdir(path, DIRECTORY_MODE)
+    if stat.S_IMODE(os.lstat(path).st_mode) & DIRECTORY_MODE != DIRECTORY_MODE:  # the umask took more than it should
+        os.chmod(path, DIRECTORY_MODE)
 
 
 def write_durably(disk: Disk, path: str, content: bytes) -> None:

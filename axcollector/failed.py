@@ -68,6 +68,8 @@ class FailedStage:
             _, bucket = heappop(self._turns)
             path = os.path.join(self._directory, bucket)
             if not self._disk.is_directory(path):
+                if self._disk.exists(path):
+                    foreign.append((f"{layout.Stage.FAILED}/{bucket}", "it is no directory"))
                 continue
             try:
                 move_bucket(self._disk, path, stage)

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from twisted.logger import Logger, LogLevel
 
+from axcollector.bugs import report
 from axcollector.core.delivery import Counts
 from axcollector.core.foreign import Told
 from axcollector.core.retry import Pause
@@ -114,7 +115,7 @@ class Outcomes:
 
     def met_a_bug(self, file: StagedFile) -> None:
         """What is being handled is a bug in a store."""
-        self._log.failure("uploading {bucket}/{file} met a bug", bucket=file.bucket, file=file.name)
+        report(self._log, "uploading {bucket}/{file} met a bug", bucket=file.bucket, file=file.name)
 
     def given_up(self, bucket: str, attempts: int) -> None:
         """A bucket was moved to failed."""

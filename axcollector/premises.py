@@ -17,6 +17,7 @@ from axcollector.core.errors import DirectoryInUse
 from axcollector.core.layout import Stage
 from axcollector.disk import Disk, DurableDirectories, write_durably
 from axcollector.locks import Lock
+from axcollector.ownership import check_above, check_private
 
 WORKERS_SECONDS = 15.0
 """So long a start waits for workers of a parent that was killed; they give up sooner."""
@@ -74,17 +75,25 @@ class Premises:
             now: Seconds since the epoch.
 
         Raises:
+            UnsafeDirectory: Others could change what lies here.
             DirectoryInUse: Another process, or another collector of this one, works here; or worker processes of one
                 that was killed do, and do not end.
             OSError: It cannot be made or written.
         """
         directories = DurableDirectories(self._disk)
+        check_above(self._root)
         directories.ensure(self._root)
+        check_private(self._root)
         self._lock.acquire()
         try:
             self._outlast_workers()
+            for directory in self._directories():
+                directories.ensure(directory)
+                check_private(directory)
             for stage in Stage:
-                directories.ensure(os.path.join(self._data_directory, stage))
+                directory = os.path.join(self._data_directory, stage)
+                directories.ensure(directory)
+                check_private(directory, may_be_link=False)
             self.instance_id = instance_id or self._kept_id(make_id)
             self.starts = self._next_start(now)
         except BaseException:
@@ -114,6 +123,11 @@ class Premises:
     def identity(self) -> Identity:
         """What journals made in this start have in their names."""
         return Identity(self.instance_id, self.starts)
+
+    def _directories(self) -> list[str]:
+        """Those between the root and the stages."""
+        names = os.path.relpath(self._data_directory, self._root).split(os.sep)
+        return [os.path.join(self._root, *names[:count]) for count in range(1, len(names) + 1)]
 
     def release(self) -> None:
         """Let others have it."""

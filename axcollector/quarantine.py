@@ -131,19 +131,3 @@ class Quarantine:
         if self._is_full and self.used_bytes < self._quota:
             self._is_full = False
             self._log.info("there is room in the quarantine again")
-
-
-def ensure_quarantine(disk: Disk, data_directory: str) -> str:
-    """Make the directory where it is missing, durably. Its path.
-
-    Raises:
-        OSError: It cannot be made, or something else is there.
-    """
-    path = os.path.join(data_directory, QUARANTINE)
-    if not disk.exists(path):
-        disk.make_directory(path)
-    elif not disk.is_directory(path):
-        message = f"{path} is no directory"
-        raise NotADirectoryError(message)
-    disk.sync_directory(data_directory)
-    return path

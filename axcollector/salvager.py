@@ -24,7 +24,8 @@ from dataclasses import dataclass, field
 
 from twisted.logger import Logger
 
-from axcollector.buckets import merge_bucket
+from axcollector.aside import move_beside
+from axcollector.buckets import merge_buckets
 from axcollector.core import deflate
 from axcollector.core.layout import (
     FILE_SUFFIX,
@@ -37,7 +38,7 @@ from axcollector.core.layout import (
 )
 from axcollector.core.salvage import LineReader
 from axcollector.core.survey import Findings, Survey
-from axcollector.disk import AppendFile, Disk, ensure_directory, read_slices
+from axcollector.disk import AppendFile, Disk, ensure_within, read_slices
 
 
 @dataclass(slots=True)
@@ -132,8 +133,7 @@ class Salvager:
 
     def _salvage(self, found: ReferenceName) -> None:
         directory = self._path(found.directory)
-        target = self._path(found.salvage, bucket_directory(found.bucket))
-        ensure_directory(self._disk, target)
+        target = ensure_within(self._disk, self._directory, found.salvage, bucket_directory(found.bucket))
         self._disk.sync_directory(directory)  # who deleted something in it may have been killed before this
         tally = _Tally()
         # A file comes before its own copy: "." is less than "_".
@@ -210,15 +210,8 @@ class Salvager:
 
     def _keep(self, found: ReferenceName, name: str) -> None:
         """Move something to where a person looks at it, under a name that is not taken there."""
-        kept = self._path(UNREADABLE, found.directory)
-        ensure_directory(self._disk, kept)
-        place = os.path.join(kept, name)
-        number = 1
-        while self._disk.exists(place):
-            number += 1
-            place = os.path.join(kept, f"{name}_{number}")
-        self._disk.rename(self._path(found.directory, name), place)
-        self._disk.sync_directory(kept)
+        kept = ensure_within(self._disk, self._directory, UNREADABLE, found.directory)
+        move_beside(self._disk, self._path(found.directory, name), kept)
 
     def _report(self, found: ReferenceName, tally: _Tally) -> None:
         self._log.info(
@@ -242,11 +235,9 @@ class Salvager:
         salvage = self._path(found.salvage)
         for bucket in self._disk.names(salvage):
             path = os.path.join(salvage, bucket)
-            if self._disk.names(path):
-                merge_bucket(self._disk, path, self._staging)
-            else:
+            if self._disk.is_directory(path) and not self._disk.names(path):
                 self._disk.remove_directory(path)
-        self._disk.sync_directory(self._staging)  # also of what an earlier try moved
+        merge_buckets(self._disk, salvage, self._staging)
         self._disk.remove_directory(salvage)
         self._disk.sync_directory(self._directory)
 

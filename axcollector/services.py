@@ -17,6 +17,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from axcollector.bugs import report
+
 T = TypeVar("T")
 
 
@@ -71,7 +73,7 @@ class Periodic(Service):
             pass
         except Exception:  # noqa: BLE001 - the edge where periodic work's failures are logged
             self.failures += 1
-            self._log.failure("periodic work {name} failed; it goes on at its next time", name=self.name)
+            report(self._log, "periodic work {name} failed; it goes on at its next time", name=self.name)
 
     def _guarded(self) -> "defer.Deferred[object]":
         self._running = defer.ensureDeferred(self._run())

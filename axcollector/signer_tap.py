@@ -16,6 +16,7 @@ from axcollector.core.errors import ConfigError
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, check_endpoints, endpoints_of
 from axcollector.notify import Readiness, Supervisor
+from axcollector.ownership import PrivateDirectory
 from axcollector.reloading import Live
 from axcollector.services import InOrder, OnStop, Unwaited, WorkThread
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
@@ -150,6 +151,7 @@ def assemble(reactor: Any, config: SignerConfig) -> Whole:  # noqa: ANN401 - as 
     service = InOrder(
         [
             ClockSteps(reactor, time.time, time.monotonic),
+            PrivateDirectory(os.path.dirname(config.tokens_path)),
             credential_thread,
             token_thread,
             tokens,

@@ -24,20 +24,20 @@ from dataclasses import dataclass
 
 from twisted.logger import Logger
 
-from axcollector.buckets import merge_bucket
+from axcollector.aside import put_aside
+from axcollector.buckets import merge_buckets
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import (
     JOURNAL_SUFFIX,
     QUARANTINE,
     RECOVERED_MARK,
-    UNREADABLE,
     JournalName,
     Stage,
-    stamp_milliseconds,
 )
-from axcollector.disk import Disk, ensure_directory, read_slices, remove_tree
+from axcollector.core.stamps import stamp_milliseconds
+from axcollector.disk import Disk, ensure_within, read_slices, remove_tree
 from axcollector.members import Contents, Members, packed, pieces
-from axcollector.quarantine import Quarantine, ensure_quarantine
+from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 
 
@@ -146,8 +146,7 @@ class Splitter:
         if self._disk.is_file(path):
             self._split(journal)
         elif self._disk.exists(path):
-            self._log.error("{path} has a journal's name and is no file; it is put aside", path=path)
-            self._put_aside(path, journal)
+            put_aside(self._disk, path, self._data_directory, "it has a journal's name and is no file")
         # Also where the journal was gone before: whoever deleted it may have been killed, or failed, before the sync.
         self._disk.sync_directory(self._directory)
         if self._disk.exists(self._path(journal.split)):
@@ -211,7 +210,7 @@ class Splitter:
         """The commit: from here on the journal is no longer the truth."""
         contents = found.contents
         if found.damaged or not (contents or found.blank):
-            kept = self._put_aside(path, journal)
+            kept = put_aside(self._disk, path, self._data_directory)
             self._log.error(
                 "journal {journal} is damaged: {records} records were read, {damaged} bytes were not;"
                 " it is kept in {kept}",
@@ -236,32 +235,22 @@ class Splitter:
                 tenants=len(contents.aside),
             )
 
-    def _put_aside(self, path: str, journal: JournalName) -> str:
-        """Move what has a journal's name to where a person may look at it: the directory."""
-        kept = os.path.join(self._data_directory, Stage.RECOVERED, UNREADABLE)
-        ensure_directory(self._disk, kept)
-        self._disk.rename(path, os.path.join(kept, journal.journal))
-        self._disk.sync_directory(kept)
-        return kept
-
     def _publish(self, journal: JournalName) -> None:
         """Move the buckets of a split whose journal is gone to staging."""
         split = self._path(journal.split)
-        for bucket in self._disk.names(split):
-            if bucket == QUARANTINE:
-                self._publish_aside(journal, os.path.join(split, bucket))
-            else:
-                merge_bucket(self._disk, os.path.join(split, bucket), self._staging)
-        self._disk.sync_directory(self._staging)  # also of those that an earlier try moved
-        self._disk.remove_directory(split)
+        if self._disk.is_directory(split):
+            self._publish_aside(journal, os.path.join(split, QUARANTINE))
+            merge_buckets(self._disk, split, self._staging)
+            self._disk.remove_directory(split)
+        else:
+            put_aside(self._disk, split, self._data_directory, "it has a split's name and is no directory")
         self._disk.sync_directory(self._directory)
 
     def _publish_aside(self, journal: JournalName, aside: str) -> None:
-        """Move the buckets of what was set aside to quarantine."""
-        quarantine = ensure_quarantine(self._disk, self._data_directory)
-        for bucket in self._disk.names(aside):
-            merge_bucket(self._disk, os.path.join(aside, bucket), quarantine)
-        self._disk.sync_directory(quarantine)  # also of those that an earlier try moved
+        """Move the buckets of what was set aside, where there are some, to quarantine."""
+        if not self._disk.is_directory(aside):
+            return
+        merge_buckets(self._disk, aside, ensure_within(self._disk, self._data_directory, QUARANTINE))
         self._disk.remove_directory(aside)
         self._quarantine.publish(journal.identity)
 

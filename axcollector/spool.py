@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from axcollector.bugs import report
 from axcollector.core.commit import Entry, GroupCommit
 from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.layout import JournalName
@@ -123,7 +124,7 @@ class Spool:
         # The client is told what failed, and not where.
         reason = getattr(failure.value, "strerror", None) or failure.getErrorMessage()
         if not failure.check(OSError):
-            self._log.failure("a commit failed", failure)
+            report(self._log, "a commit failed", failure)
         elif not self.failing:
             problem = str(failure.value)
             self._log.error("the spool cannot be written: {problem}; batches get 503 until it can", problem=problem)

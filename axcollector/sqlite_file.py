@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from axcollector.core.errors import AxcollectorError
+from axcollector.disk import make_private_directory, open_private
 
 BUSY_TIMEOUT_SECONDS: Final = 5.0
 """How long a question waits while another process writes."""
@@ -127,6 +128,6 @@ def make_file(path: str) -> None:
         missing.append(directory)
         directory = os.path.dirname(directory)
     for below in reversed(missing):
-        os.mkdir(below, 0o700)
+        make_private_directory(below)
     with contextlib.suppress(FileExistsError):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(open_private(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))

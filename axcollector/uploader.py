@@ -24,6 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from axcollector.backlog import StagedBacklog
+from axcollector.bugs import report
 from axcollector.core import layout
 from axcollector.core.delivery import UploaderStatus
 from axcollector.core.errors import Paused, UploadFailed
@@ -191,7 +192,7 @@ class Uploader(Service):
 
     def _ended_early(self, failure: Failure) -> None:
         if not failure.check(defer.CancelledError):
-            self._log.failure("delivery met a bug", failure)
+            report(self._log, "delivery met a bug", failure)
 
     async def _upload(self, file: StagedFile) -> None:
         authorities = self._store.authorities(file.tenant)

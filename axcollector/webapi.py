@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
+import msgspec
 from klein import Klein, KleinRenderable
 from klein.resource import KleinResource
 from twisted.internet import defer
@@ -18,8 +19,9 @@ from twisted.web.iweb import IRequest
 from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from axcollector import answers
+from axcollector import answers, openapi
 from axcollector.access import Access, Visit
+from axcollector.bugs import report
 from axcollector.channel import IngestRequest
 from axcollector.core import payload, unpacking
 from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal, Rejected
@@ -85,6 +87,8 @@ class AnalyticsAPI:
             (_PUBLISHER, self._post_for_names),
         ):
             self._app.route(path, methods=["POST"], strict_slashes=False)(plain(endpoint))
+        self._description = msgspec.json.encode(openapi.document(collector.config.base_path))
+        self._app.route(openapi.PATH, methods=["GET"])(plain(self._describe))
 
         @self._app.handle_errors(Exception)
         def failed(request: IRequest, failure: Failure) -> bytes:
@@ -93,6 +97,9 @@ class AnalyticsAPI:
     def resource(self) -> KleinResource:
         """The resource; its answers are JSON, errors included."""
         return _ScopeResource(self._app, self._collector.config.base_path.encode(), self._post_for_scope, self._log)
+
+    async def _describe(self, request: IRequest) -> bytes:
+        return answers.give(request, 200, self._description)
 
     async def _post_for_scope(self, request: IRequest, scope: str) -> bytes:
         known_as = _text_of(scope)
@@ -218,7 +225,7 @@ def answer_to_failure(request: IRequest, failure: Failure, log: Logger) -> bytes
         problem = Overloaded("The service is stopping")
     if isinstance(problem, Refusal):
         return answers.refuse(request, problem)
-    log.failure("a request failed in a way nobody foresaw", failure)
+    report(log, "a request failed in a way nobody foresaw", failure)
     return answers.give(request, 500, answers.error("INTERNAL_SERVER_ERROR", "The request could not be processed"))
 
 

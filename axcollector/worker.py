@@ -20,6 +20,7 @@ from twisted.internet import defer, stdio, task
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
 
+from axcollector import bugs
 from axcollector.clock_steps import ClockSteps
 from axcollector.config import Config
 from axcollector.core.layout import Stage
@@ -125,7 +126,7 @@ class Work:
             self.leave(gently=order.gently)
 
     def _failed(self, failure: Failure) -> None:
-        self._log.failure("a worker failed", failure)
+        bugs.report(self._log, "a worker failed", failure)
         self.leave(gently=False)
 
     async def _serve(self, setup: Setup) -> None:
@@ -208,7 +209,7 @@ class Work:
             return
         self._is_leaving = True
         leaving = defer.ensureDeferred(self._leave(gently=gently))
-        leaving.addErrback(lambda failure: self._log.failure("leaving went wrong", failure))
+        leaving.addErrback(lambda failure: bugs.report(self._log, "leaving went wrong", failure))
         leaving.addCallback(lambda _: self._end())
 
     async def _leave(self, *, gently: bool) -> None:

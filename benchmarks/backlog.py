@@ -24,7 +24,7 @@ START = 1_767_323_040
 
 def fill(stage: Path, buckets: int, tenants: int) -> None:
     """So many buckets with a file each."""
-    from axcollector.core.layout import stamp
+    from axcollector.core.stamps import stamp
 
     for number in range(buckets):
         bucket = stage / f"org-{number % tenants}~prod~{stamp(START + 60 * (number // tenants))}"

@@ -27,7 +27,7 @@ BARS = {"small files/s": 300.0, "large, of curl": 0.8}
 
 def fill(data: Path, files: int, size: int, tenants: int) -> None:
     """A data directory with so many staged files, ten a bucket."""
-    from axcollector.core.layout import stamp
+    from axcollector.core.stamps import stamp
 
     for stage in ("tmp", "staging", "failed", "recovered"):
         (data / stage).mkdir(parents=True)

@@ -11,7 +11,7 @@ from sphinx.util.typing import ExtensionMetadata
 # Built from a checkout too, installed or not.
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from axcollector import __version__
+from axcollector import __version__, openapi
 from axcollector.config import KEYS, NOT_YET
 from axcollector.config_keys import Key
 from axcollector.signer.config import SIGNER_KEYS
@@ -61,7 +61,38 @@ class ConfigurationKeys(SphinxDirective):
         return list(self.parse_text_to_nodes("\n".join(lines)))
 
 
+def _marked(text: str) -> str:
+    """A sentence of the OpenAPI document, whose literals are marked as Markdown has it."""
+    return text.replace("`", "``")
+
+
+class HttpRoutes(SphinxDirective):
+    """`.. http-routes::`: the routes that take records, from the table that the OpenAPI document is made of."""
+
+    def run(self) -> list[nodes.Node]:
+        """As a definition list."""
+        lines = [
+            line for route in openapi.ROUTES for line in (f"``POST {route.path}``", f"   {_marked(route.tenant)}", "")
+        ]
+        return list(self.parse_text_to_nodes("\n".join(lines)))
+
+
+class HttpErrors(SphinxDirective):
+    """`.. http-errors::`: every errorCode, likewise."""
+
+    def run(self) -> list[nodes.Node]:
+        """As a table."""
+        lines = [".. list-table::", "   :header-rows: 1", "   :widths: 10 34 56", ""]
+        lines += ["   * - Status", "     - errorCode", "     - When"]
+        for code, error in openapi.ERRORS.items():
+            more = "; ``Retry-After`` says when to come again" if error.asks_to_wait else ""
+            lines += [f"   * - {error.status}", f"     - ``{code}``", f"     - {_marked(error.when)}{more}"]
+        return list(self.parse_text_to_nodes("\n".join(lines)))
+
+
 def setup(app: Sphinx) -> ExtensionMetadata:
     """Sphinx calls this when it reads its configuration."""
     app.add_directive("configuration-keys", ConfigurationKeys)
+    app.add_directive("http-routes", HttpRoutes)
+    app.add_directive("http-errors", HttpErrors)
     return {"parallel_read_safe": True}

@@ -1,6 +1,7 @@
 """What every test gets: a logged failure, a lost Deferred's failure, or a late thread's complaint fails it."""
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("axcollector")
+
+
+# Directories that tests make are such as services start in, whatever the umask of whoever runs the tests.
+os.umask(0o022)
 
 
 def pytest_collection_finish() -> None:

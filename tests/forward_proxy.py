@@ -111,7 +111,12 @@ class _PassedOn(Request):
             self.setResponseCode(407)
             self.finish()
         else:
-            defer.ensureDeferred(self._pass_on())
+            defer.ensureDeferred(self._pass_on()).addErrback(self._fail)
+
+    def _fail(self, _: object) -> None:
+        if not self._disconnected:
+            self.setResponseCode(502)
+            self.finish()
 
     async def _pass_on(self) -> None:
         headers = self.requestHeaders.copy()

@@ -8,8 +8,8 @@ import pytest
 
 from axcollector.backlog import RETURNED_LIMIT, SLICE, Page, StagedBacklog
 from axcollector.core.delivery import Backlog
-from axcollector.core.layout import stamp
 from axcollector.core.schedule import StagedFile
+from axcollector.core.stamps import stamp
 from axcollector.disk import Disk
 
 START = 1_767_323_045
@@ -321,12 +321,14 @@ def test_what_cannot_come_back_blocks_nothing(data: Path) -> None:
     make(data / "failed" / BUCKET, a="1")
     make(data / "failed" / other, a="1")
     (data / "staging" / BUCKET).write_text("in the way")
+    (data / "recovered").mkdir(exist_ok=True)
+    (data / "recovered" / "unreadable").write_text("so it cannot be put aside")
     backlog = StagedBacklog(Disk(), str(data))
     backlog.list_failed()
     assert backlog.bring_back(1) == 1
     page = backlog.page(100, set())
     assert [file.bucket for file in page.files] == [other]
-    assert page.foreign == ((f"failed/{BUCKET}", "it cannot be moved to staging: Not a directory"),)
+    assert page.foreign == ((f"failed/{BUCKET}", "it cannot be moved to staging: File exists"),)
 
 
 def test_what_comes_back_is_durable(data: Path) -> None:

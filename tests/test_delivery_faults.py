@@ -16,7 +16,7 @@ from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall, deferLater
 
 from axcollector.core.delivery import Counts, UploaderStatus
-from axcollector.core.layout import stamp
+from axcollector.core.stamps import stamp
 from axcollector.disk import Disk
 from axcollector.services import WorkThread
 from axcollector.stores.signed import SignedStore

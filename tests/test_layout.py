@@ -83,6 +83,13 @@ def test_reference_directories_are_read() -> None:
     assert expected == layout.parse_bucket_directory("org~env~20161124150800~recoveredTS~20161124150812.123")
 
 
+def test_years_of_few_digits() -> None:
+    """A directory of the year 16, whoever made it, has a name and a key with four."""
+    bucket = layout.parse_bucket_directory("a~b~00160102030405")
+    assert layout.bucket_directory(bucket) == "a~b~00160102030405"
+    assert layout.key_of_file(bucket.start, "f") == "date=0016-01-02/time=03-04-05/f"
+
+
 def test_key_of_file() -> None:
     """Date and time of a key are the bucket's start in UTC, with seconds."""
     assert layout.key_of_file(1_480_000_080, "f.txt.gz") == "date=2016-11-24/time=15-08-00/f.txt.gz"
@@ -106,7 +113,19 @@ def test_journal_names_round_trip(
     assert int(file[:4], 16) >= 0
 
 
-@pytest.mark.parametrize("name", ["", "x.journal", "org~env~20161124150800", "unreadable"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "x.journal",
+        "org~env~20161124150800",
+        "unreadable",
+        "20161124150800.20161124151000_id_writer_01-0-0.journal",
+        "20161124150800.20161124151000_i\udcffd_writer_1-0-0.journal",
+        "20161124150800.20161124151000_id_writer_1-\u0663-0.journal",
+        "20161124150800.20161124151000_id_writer_1-0-0.journal~recoveredTS~2016112415081\u0662.123",
+    ],
+)
 def test_other_names_are_no_journals(name: str) -> None:
     """What is not a journal's name is refused."""
     with pytest.raises(ValueError, match="not the name of a journal"):

@@ -290,6 +290,21 @@ def test_long_lines_in_constant_memory(long: bytes, fit: bool, proved: bool) -> 
     assert salvage(torn) == before
 
 
+@pytest.mark.parametrize("line", [b"\n", b"{}\n"])
+def test_very_many_lines_in_constant_memory(line: bytes) -> None:
+    """Some bytes of a torn file may hold half a million lines; no object is made of each of them before the next."""
+    count = 100_000
+    data = gzip.compress(line * count)[:-1]
+    findings = survey(data)
+    tracemalloc.start()
+    reader = LineReader(findings)
+    size = sum(len(piece) for part in slices(data, 1 << 14) for piece in reader.feed(part))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * LONG_LINE_BYTES
+    assert (size, reader.kept, reader.dropped) == ((0, 0, count) if line == b"\n" else (len(line) * count, count, 0))
+
+
 def test_a_file_that_changes_between_the_readings() -> None:
     """It is an error, never a torn line."""
     good = gzip.compress(b"".join(records(9)))

@@ -16,8 +16,8 @@ from axcollector.backlog import SLICE
 from axcollector.buckets import merge_bucket
 from axcollector.core.delivery import Backlog, Counts, UploaderStatus
 from axcollector.core.errors import EndpointUnavailable, TenantRefused, UploadFailed
-from axcollector.core.layout import stamp
 from axcollector.core.retry import Pause
+from axcollector.core.stamps import stamp
 from axcollector.disk import Disk
 from axcollector.services import Worker, WorkThread
 from axcollector.stores.signed import SignedStore
@@ -667,10 +667,12 @@ def test_what_cannot_come_back_is_reported_once(place: Place, log_events: list[L
     """However many successes give it another chance."""
     name = place.stage("acme~test", "a", stage="failed").name
     (place.root / "staging" / name).write_text("in the way")
+    (place.root / "recovered").mkdir(exist_ok=True)
+    (place.root / "recovered" / "unreadable").write_text("so it cannot be put aside")
     place.stage("other~test", "b", "c")
     place.uploader.startService()
     assert texts(log_events, LogLevel.warn) == [
-        f"failed/{name} is left alone: it cannot be moved to staging: Not a directory",
+        f"failed/{name} is left alone: it cannot be moved to staging: File exists",
         f"{name} is left alone: it is no directory",
     ]
 

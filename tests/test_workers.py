@@ -1,18 +1,23 @@
 """Several processes: started by twistd, killed in every combination, stopped, and started again at once."""
 
+import gzip
 import http.client
 import json
 import os
 import re
 import signal
+import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from axcollector.registry import Registry
+from tests.certificates import Authority
 from tests.running import delivered_below, ids_of
 from tests.test_process import CLEAN, ROOT, Process, add_scope, batch, processes
 
@@ -32,6 +37,7 @@ class Parent(Process):
         """Wait until both workers take requests."""
         self.port = int(self.wait_for("listen: listening on").partition("port=")[2].partition(")")[0])
         self.wait_for_lines("takes records", 3)  # the first speaks of all
+        self.wait_for_lines("catalog built", 2)
         return self
 
     def pids(self) -> list[int]:
@@ -185,6 +191,137 @@ def test_a_second_parent_is_refused(tmp_path: Path, processes: list[Process]) ->
     assert first.end()[0] == CLEAN
 
 
+class Gateway(threading.Thread):
+    """A client that sends single records over one kept connection, and over a new one where it is told to close."""
+
+    def __init__(self, port: int, path: str, first: int) -> None:
+        super().__init__(daemon=True)
+        self.port = port
+        self.path = path
+        self.sent = range(first, first)
+        self.ending = threading.Event()
+        self.refused: list[object] = []
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        while not self.ending.is_set():
+            number = self.sent.stop
+            connection.request("POST", self.path, batch(number, 1), {"Content-Type": "application/json"})
+            response = connection.getresponse()  # a connection that is cut raises, and the thread ends
+            answer = response.status, response.read()
+            if response.status != 200:
+                self.refused.append(answer)
+            self.sent = range(self.sent.start, number + 1)
+        connection.close()
+
+    def end(self) -> range:
+        """Stop; what was acknowledged. The thread must have lived until now."""
+        assert self.is_alive()
+        self.ending.set()
+        self.join(60)
+        assert self.refused == []
+        return self.sent
+
+
+def test_sighup_replaces_workers_and_refuses_nobody(tmp_path: Path, processes: list[Process]) -> None:
+    """One after the other; new ones do as the configuration says now; a bad one changes nothing."""
+    scope = prepared(tmp_path)
+    config = tmp_path / "axcollector.yaml"
+    config.write_text("max_batch_records: 50\nupload_timeout: 60\n")
+    parent = Parent(tmp_path, *LONG, "--config", str(config)).started()
+    processes.append(parent)
+    path = f"/analytics/{scope}"
+    assert parent.post(path, batch(0, 51))[0] == 413
+    gateways = [Gateway(parent.port, path, 10**6 * number) for number in range(1, 9)]
+    for gateway in gateways:
+        gateway.start()
+    before = parent.pids()
+    config.write_text("max_batch_records: 60\nupload_timeout: 50\n")
+    parent.popen.send_signal(signal.SIGHUP)
+    parent.wait_for("changed and in force: max_batch_records; changed, for the next start: upload_timeout")
+    parent.wait_for_lines("takes records", 5)
+    parent.wait_for_lines("has ended with status 0", 2)
+    after = parent.pids()
+    assert not set(before) & set(after)
+    gone(*before)
+    assert parent.post(path, batch(0, 51))[0] == 200
+    config.write_text("max_batch_records: -1\n")
+    parent.popen.send_signal(signal.SIGHUP)
+    parent.wait_for("the configuration cannot be used")
+    sent = [gateway.end() for gateway in gateways]
+    assert min(map(len, sent)) > 0
+    assert parent.end()[0] == CLEAN
+    data = tmp_path / "axcollector-data"
+    files = [*data.glob("ax/staging/acme~prod~*/*.gz"), *data.glob("store/acme~prod/**/*.gz")]
+    lines = [line for file in files for line in gzip.decompress(file.read_bytes()).splitlines()]
+    expected = {number: 1 for numbers in (range(51), *sent) for number in numbers}
+    assert dict(ids_of(lines)) == expected
+
+
+def test_a_worker_that_cannot_begin_replaces_none(tmp_path: Path, processes: list[Process]) -> None:
+    """TLS is spoken by workers; where the certificate cannot be read any more the old ones go on with it."""
+    prepared(tmp_path)
+    certificate, key = map(Path, Authority().write("127.0.0.1", tmp_path))
+    endpoint = f"axtls:0:interface=127.0.0.1:certificate={certificate.name}:key={key.name}"
+    parent = Parent(tmp_path, "--listen", endpoint).started()
+    processes.append(parent)
+    before = parent.pids()
+    found = re.findall(r" listen: listening on .*?port=(\d+)", "".join(parent.lines))
+    port = next(int(each) for each in found if int(each) != parent.port)
+    assert shown_certificate(port)
+    key.rename(tmp_path / "elsewhere")
+    parent.popen.send_signal(signal.SIGHUP)
+    parent.wait_for("stays")
+    assert parent.pids() == before
+    assert shown_certificate(port)
+    (tmp_path / "elsewhere").rename(key)
+    parent.popen.send_signal(signal.SIGHUP)
+    parent.wait_for_lines("has ended with status 0", 2)
+    assert not set(parent.pids()) & set(before)
+    assert parent.end()[0] == CLEAN
+
+
+def shown_certificate(port: int) -> bytes | None:
+    """What a client that trusts everybody is shown."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection(("127.0.0.1", port)) as plain, context.wrap_socket(plain) as secure:
+        return secure.getpeercert(binary_form=True)
+
+
+def test_a_socket_of_systemd(tmp_path: Path) -> None:
+    """All workers take connections of the one that was handed over."""
+    scope = prepared(tmp_path)
+    given = socket.create_server(("127.0.0.1", 0))
+    port = given.getsockname()[1]
+    script = (
+        "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid());"
+        " os.execv(sys.executable, [sys.executable, *sys.argv[2:]])"
+    )
+    options = ["axcollector", "--listen", "systemd:domain=INET:name=ingest", "--admin-listen", "", "--workers", "2"]
+    with open(tmp_path / "log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(given.fileno()), "-m", "twisted", *options],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "ingest"},
+            pass_fds=[given.fileno()],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        wait_for_log(tmp_path / "log", "takes records", 3)
+        wait_for_log(tmp_path / "log", "catalog built", 2)
+        for number in range(5):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("POST", f"/analytics/{scope}", batch(number, 1), {"Content-Type": "application/json"})
+            assert connection.getresponse().status == 200
+            connection.close()
+    finally:
+        process.terminate()
+        process.wait(60)
+    given.close()
+
+
 def test_a_daemon(tmp_path: Path) -> None:
     """`twistd` without -n: the parent is in the background, and so are its workers; its log has their lines."""
     scope = prepared(tmp_path)
@@ -197,7 +334,8 @@ def test_a_daemon(tmp_path: Path) -> None:
     )
     pid = int((tmp_path / "p").read_text())
     try:
-        log = wait_for_log(tmp_path / "log", "takes records", 3)
+        wait_for_log(tmp_path / "log", "takes records", 3)
+        log = wait_for_log(tmp_path / "log", "catalog built", 2)
         port = int(log.partition("port=")[2].partition(")")[0])
         assert "worker 1: catalog built from" in log
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)

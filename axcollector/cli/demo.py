@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 
 from axcollector.cli.demo_run import Demo, Plan
 from axcollector.cli.options import CommandOptions, free_texts
+from axcollector.disk import Disk, ensure_directory, make_private_directory
 
 DIRECTORY: Final = "axcollector-demo"
 RECORDS: Final = 6000
@@ -70,7 +71,7 @@ def fresh_directory(wanted: str | None) -> str:
         FileExistsError: The one that is wanted holds something.
     """
     if wanted is not None:
-        os.makedirs(wanted, exist_ok=True)
+        ensure_directory(Disk(), os.path.abspath(wanted))
         if os.listdir(wanted):
             raise FileExistsError(
                 errno.EEXIST, "The demo wants a directory of its own, and there is something in", wanted
@@ -80,7 +81,7 @@ def fresh_directory(wanted: str | None) -> str:
     while True:
         name = DIRECTORY if number == 1 else f"{DIRECTORY}-{number}"
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name)
+            make_private_directory(name)
             return os.path.abspath(name)
         number += 1
 

@@ -19,6 +19,7 @@ from axcollector.cli.demo_store import Ledger
 from axcollector.cli.progress import Progress
 from axcollector.cli.scope import curl_line
 from axcollector.config_file import load_config
+from axcollector.disk import open_private
 from axcollector.registry import Registry
 
 DELIVERY_SECONDS: Final = 30.0
@@ -215,7 +216,8 @@ def write_settings(path: str, plan: Plan) -> None:
         "collection_interval": plan.interval_seconds,
         "close_grace": plan.grace_seconds,
     }
-    with open(path, "w", encoding="utf-8") as file:
+    descriptor = open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
+    with open(descriptor, "w", encoding="utf-8") as file:
         file.write("# Everything that is not said here is the default.\n")
         yaml.safe_dump(settings, file, allow_unicode=True, sort_keys=False)
 

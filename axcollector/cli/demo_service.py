@@ -4,6 +4,7 @@ It listens on ports that the kernel chooses, and says in its log which those are
 """
 
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from twisted.internet import defer
 from twisted.internet.task import deferLater
 
 from axcollector.core.errors import AxcollectorError
+from axcollector.disk import open_private
 
 POLL_SECONDS: Final = 0.05
 START_SECONDS: Final = 30.0
@@ -110,6 +112,8 @@ class ServiceProcess:
 
     def _launch(self) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "twisted", "--log-format=text", "axcollector", "--config", self._config_path]
+        with contextlib.suppress(FileExistsError):
+            os.close(open_private(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
         with open(self.log_path, "ab") as log:
             # A process group of its own: a terminal's Ctrl-C reaches us alone, and we stop it in order.
             return subprocess.Popen(  # noqa: S603 - our own command

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, Self, cast
 
 from axcollector.cli.options import write_out
 from axcollector.core.errors import TransferFailed
+from axcollector.disk import open_private
 
 STANDARD: Final = "-"
 _SUFFIX: Final = ".gz"
@@ -141,7 +142,7 @@ def _compressed(path: str, file: BinaryIO) -> Iterator[BinaryIO]:
 def _replacing(path: str) -> Iterator[BinaryIO]:
     directory, name = os.path.split(path)
     draft = os.path.join(directory, f".{name[:100]}.{secrets.token_hex(4)}.part")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor = open_private(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

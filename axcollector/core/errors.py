@@ -11,6 +11,7 @@
      │    └── Unavailable        what the answer depends on cannot be asked at present; come again (503)
      ├── ConfigError             a configuration that cannot be used
      ├── DirectoryInUse          another process has the data directory
+     ├── UnsafeDirectory         others on this machine could change what lies in a directory of ours
      ├── RegistryError           the registry, or a change asked of it, is unusable
      ├── NoTokenYet              there is no bearer token to use at present
      ├── SyncFailed              a sync server did not give what it was asked for
@@ -170,6 +171,10 @@ class DirectoryInUse(AxcollectorError):
         )
         self.path = path
         self.pid = pid
+
+
+class UnsafeDirectory(AxcollectorError):
+    """Others on this machine could change what lies in a directory of ours; the message says what to do."""
 
 
 class RegistryError(AxcollectorError):

@@ -26,6 +26,7 @@ from typing import Final, Self
 from urllib.parse import quote, unquote
 
 from axcollector.core.model import BucketName, Interval, Tenant
+from axcollector.core.stamps import STAMP_LENGTH, stamp, stamp_milliseconds, unstamp
 
 FILE_SUFFIX: Final = ".txt.gz"
 JOURNAL_SUFFIX: Final = ".journal"
@@ -38,11 +39,10 @@ QUARANTINE: Final = "quarantine"
 MAX_BUCKET_BYTES: Final = 200
 """A tenant whose directory name would be longer is refused; file systems allow 255, and salvage appends a mark."""
 
-_STAMP: Final = "%Y%m%d%H%M%S"
-_STAMP_LENGTH: Final = len("yyyyMMddHHmmss")
 _JOURNAL: Final = re.compile(
-    r"(?P<start>\d{14})\.(?P<end>\d{14})_(?P<instance>[^_~]+)_writer_(?P<starts>\d+)-(?P<worker>\d+)-(?P<sequence>\d+)"
-    r"(?P<suffix>\.journal|\.split)(?:~recoveredTS~(?P<recovered>\d{14}\.\d{3}))?"
+    r"(?P<start>\d{14})\.(?P<end>\d{14})_(?P<instance>[0-9A-Za-z-]+)_writer_(?P<starts>\d+)-(?P<worker>\d+)-(?P<sequence>\d+)"
+    r"(?P<suffix>\.journal|\.split)(?:~recoveredTS~(?P<recovered>\d{14}\.\d{3}))?",
+    re.ASCII,
 )
 _MILLISECONDS: Final = re.compile(r"\d{14}\.\d{3}", re.ASCII)
 _COPY: Final = re.compile(r"(?P<original>.+)_recovered(?:_\d{14}\.\d{3})?", re.ASCII)
@@ -55,31 +55,6 @@ class Stage(enum.StrEnum):
     STAGING = "staging"
     FAILED = "failed"
     RECOVERED = "recovered"
-
-
-def stamp(seconds: int) -> str:
-    """`seconds` since the epoch as `yyyyMMddHHmmss` in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime(_STAMP)
-
-
-def stamp_milliseconds(now: float) -> str:
-    """`now` as `yyyyMMddHHmmss.SSS` in UTC."""
-    milliseconds = int(now * 1000)
-    return f"{stamp(milliseconds // 1000)}.{milliseconds % 1000:03d}"
-
-
-def unstamp(text: str) -> int:
-    """The seconds since the epoch that `stamp` wrote.
-
-    Raises:
-        ValueError: `text` is no such stamp.
-    """
-    if len(text) != _STAMP_LENGTH or not (text.isascii() and text.isdigit()):
-        message = f"not a time as yyyyMMddHHmmss: {text!r}"
-        raise ValueError(message)
-    # Not strptime, which takes five times as long: a stage may hold 100,000 names.
-    month, day, hour, minute, second = (int(text[at : at + 2]) for at in range(4, _STAMP_LENGTH, 2))
-    return int(datetime(int(text[:4]), month, day, hour, minute, second, tzinfo=UTC).timestamp())
 
 
 def encode_part(name: str) -> str:
@@ -125,7 +100,7 @@ def fits(tenant: Tenant) -> bool:
         name = tenant_directory(tenant.organization, tenant.environment)
     except UnicodeEncodeError:  # a lone surrogate: no UTF-8, so no name
         return False
-    return len(name) + 1 + _STAMP_LENGTH <= MAX_BUCKET_BYTES
+    return len(name) + 1 + STAMP_LENGTH <= MAX_BUCKET_BYTES
 
 
 def bucket_directory(bucket: BucketName) -> str:
@@ -148,7 +123,7 @@ def parse_bucket_directory(text: str) -> BucketName:
 def key_of_file(start: int, file_name: str) -> str:
     """`date=YYYY-MM-DD/time=HH-MM-SS/{file name}`: where a file of a bucket goes, below its tenant's place."""
     moment = datetime.fromtimestamp(start, UTC)
-    return f"date={moment:%Y-%m-%d}/time={moment:%H-%M-%S}/{file_name}"
+    return f"date={moment.date().isoformat()}/time={moment:%H-%M-%S}/{file_name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +202,9 @@ class JournalName:
             int(match["sequence"]),
             match["recovered"] or "",
         )
+        if name not in (journal.journal, journal.split):  # zeros before a number
+            message = f"not the name of a journal: {name!r}"
+            raise ValueError(message)
         return journal, match["suffix"]
 
 

@@ -24,8 +24,6 @@ MAX_VALUES_A_RECORD: Final = 200
 """A body may have so many values for each record that it may have: 4 million, with the defaults."""
 _MANY_VALUES: Final = 1_000_000
 """Of a body with more values, the records are counted before anything is made of them."""
-
-
 _COUNTED_BYTES: Final = 1 << 22
 """So much is looked at in one call, which holds the interpreter."""
 _SCANNED_BYTES: Final = 1 << 20
@@ -109,7 +107,6 @@ class _AnyBody(msgspec.Struct, gc=False):
 
 _body = msgspec.json.Decoder(_Body)
 _any_body = msgspec.json.Decoder(_AnyBody)
-_array = msgspec.json.Decoder(list[Raw])
 
 
 def _parse(text: bytes, max_records: int, *, careful: bool) -> Payload:
@@ -127,14 +124,14 @@ def _parse(text: bytes, max_records: int, *, careful: bool) -> Payload:
     except (msgspec.DecodeError, RecursionError):
         if not careful:
             raise NeedsCare from None
-        organization, environment, records = _parse_carefully(text)
+        organization, environment, records = _parse_carefully(text, max_records)
+    if not isinstance(records, Rejected) and len(records) > max_records:
+        raise _too_many(max_records)
     _check_depth(text, [] if isinstance(records, Rejected) else records, careful=careful)
     if isinstance(records, Rejected):
         return Payload(organization, environment, records)
     if not records:
         return Payload(organization, environment, _no_records())
-    if len(records) > max_records:
-        raise _too_many(max_records)
     if b"\n" in text or b"\r" in text:  # JSON's strings hold none: these stand between tokens
         records = [bytes(record).replace(b"\n", b" ").replace(b"\r", b" ") for record in records]
     return Payload(organization, environment, records)
@@ -148,8 +145,8 @@ def _present(text: Raw | UnsetType) -> bytes | None:
     return None if isinstance(text, UnsetType) else bytes(text)
 
 
-def _parse_carefully(text: bytes) -> tuple[bytes | None, bytes | None, list[JSONText] | Rejected]:
-    """Organization, environment and records of a body that the fast way did not take."""
+def _parse_carefully(text: bytes, max_records: int) -> tuple[bytes | None, bytes | None, list[JSONText] | Rejected]:
+    """Organization, environment and records of a body that the fast way did not take; one record too many at most."""
     masked = jsontext.mask_surrogates(text)
     try:
         body = _any_body.decode(masked)
@@ -163,8 +160,7 @@ def _parse_carefully(text: bytes) -> tuple[bytes | None, bytes | None, list[JSON
         return organization, environment, _no_records()
     if not records.startswith(b"["):
         return organization, environment, Rejected("BAD_DATA", "records should be a list of analytics records")
-    elements = _array.decode(records) if masked == text else jsontext.elements(records)
-    return organization, environment, [*elements]
+    return organization, environment, [*itertools.islice(jsontext.elements(records), max_records + 1)]
 
 
 def _check_count(text: bytes, max_records: int) -> None:
@@ -189,7 +185,10 @@ def _commas(text: bytes) -> int:
 def _check_depth(text: bytes, records: list[JSONText], *, careful: bool) -> None:
     """Refuse a body of more than `MAX_DEPTH` levels; looks closer only where there are enough brackets for that."""
     brackets = _brackets(text)
-    if brackets - len(records) + 1 <= MAX_DEPTH:  # of the records' own brackets only one counts
+    if brackets <= MAX_DEPTH:
+        return
+    opened = sum(memoryview(record)[0] in b"{[" for record in records)
+    if brackets - opened + 1 <= MAX_DEPTH:  # of the records' own brackets only one counts
         return
     counts = [_brackets(bytes(record)) for record in records]
     outside = brackets - sum(counts)

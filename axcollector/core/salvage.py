@@ -101,12 +101,15 @@ class LineReader:
         first, newline, rest = text.partition(b"\n")
         if not newline:
             return self._extend(first)
-        given = [self._close(first)]
-        *lines, rest = rest.split(b"\n")
-        given += [self._judged(line, _is_object(line)) for line in lines]
-        self._open_start = self._text - len(rest)
-        self._open += rest
-        return b"".join(given)
+        given = bytearray(self._close(first))
+        start = 0
+        while (end := rest.find(b"\n", start)) >= 0:  # not `split`: there may be half a million of them
+            line = rest[start:end]
+            given += self._judged(line, _is_object(line))
+            start = end + 1
+        self._open_start = self._text - (len(rest) - start)
+        self._open += rest[start:]
+        return bytes(given)
 
     def _extend(self, piece: bytes) -> bytes:
         """More of a line that goes on."""

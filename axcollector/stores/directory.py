@@ -56,7 +56,7 @@ class DirectoryStore:
 
     def _copy(self, source: str, target: str) -> None:
         try:
-            file = self._disk.open(source)
+            file = self._disk.open_within(source)
         except OSError as exc:
             raise _unreadable(exc) from exc
         draft = f"{target}.new"

@@ -147,7 +147,7 @@ class S3Store:
     def _digest(self, path: str) -> str:
         digest = hashlib.sha256()
         try:
-            with self._disk.open(path) as file:
+            with self._disk.open_within(path) as file:
                 while data := file.read(_SLICE_BYTES):
                     digest.update(data)
         except OSError as exc:

@@ -181,7 +181,7 @@ class Transfer:
     async def put(self, authority: str, url: str, headers: Headers, path: str) -> Answer:
         """Send a file to a URL; arguments and errors are those of `get`, with the file's path."""
         try:
-            file = self._disk.open(path)
+            file = self._disk.open_within(path)
         except OSError as exc:
             message = f"the file cannot be read: {exc.strerror}"
             raise FileRefused(message) from exc

@@ -10,8 +10,7 @@ The sequence is read *before* the snapshot is taken, and changes are asked for f
 told twice, which does no harm, and nothing is missed. An event is shown before the next step begins, so that a change
 list is never applied to a catalog that was built from a later state.
 
-A step that fails is tried again, ever later. A snapshot that is out of date as soon as it has been taken, again and
-again, waits likewise.
+A step that fails is tried again, ever later; so is a snapshot that is out of date as soon as it has been taken.
 """
 
 import contextlib
@@ -24,6 +23,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from axcollector.bugs import report
 from axcollector.core.errors import AnswerTooLong, RegistryError, SnapshotTooOld, SyncFailed, TokenRefused
 from axcollector.core.retry import Backoff, Pace
 from axcollector.services import Rest, Worker
@@ -159,7 +159,7 @@ class TransicatorSource(Service):
             asked = exc.retry_after if isinstance(exc, SyncFailed) else None
             return self._pace.failed(self._clock.seconds() - begun, self._timing.chance(), asked)
         except Exception:  # noqa: BLE001 - the edge where a bug is logged, and the loop goes on
-            self._log.failure("a step of the sync failed; it is tried again")
+            report(self._log, "a step of the sync failed; it is tried again")
             return self._pace.failed(0.0, self._timing.chance())
         return 0.0
 

@@ -16,6 +16,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from axcollector.bugs import report
 from axcollector.core.errors import NoTokenYet, SyncFailed
 from axcollector.core.retry import Backoff, Pace
 from axcollector.disk import Disk, write_durably
@@ -156,7 +157,7 @@ class TokenKeeper(Service):
                 taken = self._clock.seconds() - begun
                 rest_seconds = self._pace.failed(taken, self._chance(), getattr(exc, "retry_after", None))
             except Exception:  # noqa: BLE001 - the edge where a bug is logged, and the loop goes on
-                self._log.failure("fetching a token failed; it is tried again")
+                report(self._log, "fetching a token failed; it is tried again")
                 rest_seconds = self._pace.failed(0.0, self._chance())
             if self.running:
                 with contextlib.suppress(defer.CancelledError):
