@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import IService
@@ -14,7 +15,7 @@ from axcollector.collector import Collector
 from axcollector.config import Config
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
-from axcollector.listening import Listeners, absolute_endpoint, certificates_of, endpoints_of
+from axcollector.listening import Listeners, absolute_endpoint, certificates_of, endpoints_of, inherited_socket
 from axcollector.premises import Premises
 from axcollector.reloading import Live
 from axcollector.services import InOrder, OnStop
@@ -107,7 +108,8 @@ def _in_processes(reactor: Any, config: Config, count: int) -> Whole:  # noqa: A
     premises = Premises(disk, config.local_storage_path, config.data_directory, shared=True)
     # Workers may be started in another directory than this, and read certificates then.
     config = replace(config, listen=[absolute_endpoint(each) for each in config.listen])
-    workers = Workers(reactor, config, disk, count, premises.workers_lock)
+    inherited = partial(inherited_socket, reactor, "listen")
+    workers = Workers(reactor, config, disk, count, premises.workers_lock, inherited)
     delivering = Delivering(reactor, config, disk, premises, workers)
     token, admin = _admin(reactor, config, delivering)
     service = InOrder([ClockSteps(reactor, time.time, time.monotonic), delivering, admin])

@@ -143,6 +143,18 @@ def adopted_endpoint(reactor: Any, key: str, text: str, descriptor: int) -> IStr
     return TlsEndpoint(reactor, below, _certificates(key, arguments, named)) if kind == "axtls" else below
 
 
+def inherited_socket(reactor: Any, key: str, text: str) -> int:  # noqa: ANN401 - as above
+    """The descriptor of the socket that systemd has opened for an endpoint, `systemd:` or `axtls:` with `systemd=`.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    _, _, named = split_endpoint(text)
+    endpoint = _from_systemd(reactor, key, named["systemd"]) if "systemd" in named else _of_twisted(reactor, key, text)
+    assert isinstance(endpoint, AdoptedStreamServerEndpoint)
+    return int(endpoint.fileno)
+
+
 def check_endpoints(reactor: Any, key: str, texts: Sequence[str]) -> None:  # noqa: ANN401 - as above
     """Refuse, in a running process, what `endpoints_of` would refuse at the next start. Blocking.
 
@@ -184,13 +196,18 @@ def _tls_endpoint(reactor: Any, key: str, arguments: Sequence[str], named: Mappi
     """`axtls:PORT:certificate=…:key=…[:client_ca=…][:interface=…]`, or with `systemd=NAME` in place of the port."""
     certificates = _certificates(key, arguments, named)
     if "systemd" in named:
-        which = named["systemd"]
-        given = f"index={which}" if which.isdecimal() else f"name={quoteStringArgument(which)}"
-        below = _of_twisted(reactor, key, f"systemd:domain=INET:{given}")
-        return TlsEndpoint(reactor, below, certificates)
+        return TlsEndpoint(reactor, _from_systemd(reactor, key, named["systemd"]), certificates)
     port, interface = int(named.get("port") or arguments[0]), named.get("interface", "")
     kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
     return TlsEndpoint(reactor, kind(reactor, port, backlog=_BACKLOG, interface=interface), certificates)
+
+
+def _from_systemd(reactor: Any, key: str, which: str) -> AdoptedStreamServerEndpoint:  # noqa: ANN401 - as above
+    """What systemd listens on, by its name or number."""
+    given = f"index={which}" if which.isdecimal() else f"name={quoteStringArgument(which)}"
+    endpoint = _of_twisted(reactor, key, f"systemd:domain=INET:{given}")
+    assert isinstance(endpoint, AdoptedStreamServerEndpoint)
+    return endpoint
 
 
 def _certificates(key: str, arguments: Sequence[str], named: Mapping[str, str]) -> Certificates:

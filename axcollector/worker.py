@@ -11,6 +11,7 @@ whom the other one would have taken.
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from twisted.python.failure import Failure
 from axcollector import bugs
 from axcollector.clock_steps import ClockSteps
 from axcollector.config import Config
+from axcollector.core.errors import ConfigError
 from axcollector.core.layout import Stage
 from axcollector.core.messages import (
     Changes,
@@ -78,7 +80,11 @@ class Site(Protocol):
 
 
 class Work:
-    """What a worker does, as it is told."""
+    """What a worker does, as it is told.
+
+    Attributes:
+        status: What the process is to exit with.
+    """
 
     _log = Logger()
 
@@ -106,6 +112,7 @@ class Work:
         self._changes: list[events.Change] = []
         self._told: Standing | None = None
         self._is_leaving = False
+        self.status = 0
         self._ingesting: Ingesting | None = None
         self._listeners: Listeners | None = None
         self._site: Site | None = None
@@ -126,7 +133,11 @@ class Work:
             self.leave(gently=order.gently)
 
     def _failed(self, failure: Failure) -> None:
-        bugs.report(self._log, "a worker failed", failure)
+        self.status = 1
+        if failure.check(ConfigError):
+            self._log.error("it cannot begin: {problem}", problem=str(failure.value))
+        else:
+            bugs.report(self._log, "a worker failed", failure)
         self.leave(gently=False)
 
     async def _serve(self, setup: Setup) -> None:
@@ -260,6 +271,7 @@ def main() -> None:
     stdio.StandardIO(pipe, stdin=ORDERS, stdout=REPORTS, reactor=any_reactor)  # type: ignore[call-arg]
     ClockSteps(reactor, time.time, time.monotonic).startService()
     any_reactor.run(installSignalHandlers=False)
+    sys.exit(work.status)
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ class Fixture:
         )
         self.tmp = data / "ax" / Stage.TMP
         self.tmp.mkdir(parents=True)
-        self.workers = Workers(self.reactor, self.config, Disk(), count, lambda: LOCK_FILE)
+        self.workers = Workers(self.reactor, self.config, Disk(), count, lambda: LOCK_FILE, int)
         self.room = Lack()
         self.reserve = SplitReserve(Disk(), str(data))
         self.quarantine = Quarantine(str(data / "ax"), 1000)

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
-from twisted.python.systemd import ListenFDs
 
 from axcollector.core.errors import ConfigError
 from axcollector.workers.places import Place, open_places
@@ -23,10 +22,16 @@ def opened() -> Iterator[ExitStack]:
         yield stack
 
 
-def places_of(opened: ExitStack, *endpoints: str, count: int = 2, **options: ListenFDs) -> tuple[Place, ...]:
-    """Those of some endpoints, closed when the test ends."""
-    inherited = options.get("inherited", ListenFDs([]))
-    places = open_places(endpoints, count, lambda: inherited)
+def places_of(opened: ExitStack, *endpoints: str, count: int = 2, **given: int) -> tuple[Place, ...]:
+    """Those of some endpoints, closed when the test ends; by name what systemd has opened."""
+
+    def inherited(endpoint: str) -> int:
+        name = endpoint.rpartition("=")[2]
+        if name not in given:
+            raise ConfigError(f"no socket for {endpoint}")
+        return given[name]
+
+    places = open_places(endpoints, count, inherited)
     for place in places:
         opened.callback(place.close)
     return places
@@ -99,23 +104,25 @@ def test_a_port_that_is_taken(opened: ExitStack) -> None:
 
 
 def test_a_socket_of_systemd_is_for_all(opened: ExitStack, tmp_path: object) -> None:
-    """By its index or its name; every worker has the same one."""
+    """With TLS or without; every worker has the same one."""
     first = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
     second = opened.enter_context(socket.socket(socket.AF_UNIX))
     path = os.path.join(str(tmp_path), "s")
     second.bind(path)
     second.listen()
-    inherited = ListenFDs([first.fileno(), second.fileno()], ["web", "local"])
-    places = places_of(opened, "systemd:domain=INET:index=0", "systemd:domain=UNIX:name=local", inherited=inherited)
+    endpoints = ["systemd:domain=INET:name=web", "axtls:certificate=c:key=k:systemd=local"]
+    places = places_of(opened, *endpoints, web=first.fileno(), local=second.fileno())
     assert [len(place.sockets) for place in places] == [1, 1]
     assert places[0].of(0) == places[0].of(1) != first.fileno()
     assert places[0].sockets[0].getsockname() == first.getsockname()
     assert places[1].address == UNIXAddress(path)
 
 
-@pytest.mark.parametrize("which", ["index=1", "name=other", "index=x", "index=-5"])
-def test_a_socket_that_systemd_has_not_opened(opened: ExitStack, which: str) -> None:
-    """It is missed at the start, in a sentence."""
-    endpoint = f"systemd:domain=INET:{which}"
-    with pytest.raises(ConfigError, match="systemd gave this process no socket for"):
-        places_of(opened, LOCAL, endpoint)
+def test_a_socket_that_systemd_has_not_opened(opened: ExitStack) -> None:
+    """It is missed at the start; what was opened before is closed again."""
+    spare = opened.enter_context(socket.create_server(("127.0.0.1", 0)))
+    free = spare.getsockname()[1]
+    spare.close()
+    with pytest.raises(ConfigError, match="no socket for systemd:"):
+        places_of(opened, f"tcp:{free}:interface=127.0.0.1", "systemd:domain=INET:name=other")
+    assert places_of(opened, f"tcp:{free}:interface=127.0.0.1")

@@ -58,6 +58,7 @@ class Workers(Upstream):
         disk: Disk,
         count: int,
         lock: Callable[[], int],
+        inherited: Callable[[str], int],
     ) -> None:
         """Start nothing yet.
 
@@ -67,11 +68,13 @@ class Workers(Upstream):
             disk: The hands.
             count: How many workers there are to be.
             lock: Gives the descriptor of the lock that workers hold while they are there.
+            inherited: Gives that of the socket that systemd has opened for an endpoint; may raise `ConfigError`.
         """
         self._reactor = reactor
         self._config = config
         self._disk = disk
         self._lock = lock
+        self._inherited = inherited
         self._slots = [Slot(index) for index in range(count)]
         self._made = 0
         self._live: frozenset[int] = frozenset()
@@ -102,7 +105,7 @@ class Workers(Upstream):
             CannotListenError: A port is taken, or an address is not of this machine.
             ConfigError: systemd has opened no such socket.
         """
-        self.places = open_places(self._config.listen, len(self._slots))
+        self.places = open_places(self._config.listen, len(self._slots), self._inherited)
         for place in self.places:
             self._log.info("listen: listening on {address}", address=place.address)
         self.running = True

@@ -9,6 +9,7 @@ A socket that systemd has opened is one for all.
 
 import contextlib
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,8 @@ from typing import Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
-from twisted.python.systemd import ListenFDs
 
 from axcollector.config_endpoints import split_endpoint
-from axcollector.core.errors import ConfigError
 
 _BACKLOG: Final = 511
 """How many connections may wait for each worker, where the endpoint does not say."""
@@ -56,15 +55,13 @@ class Place:
             each.close()
 
 
-def open_places(
-    endpoints: Sequence[str], count: int, inherited: Callable[[], ListenFDs] = ListenFDs.fromEnvironment
-) -> tuple[Place, ...]:
+def open_places(endpoints: Sequence[str], count: int, inherited: Callable[[str], int]) -> tuple[Place, ...]:
     """Listen at all endpoints, for so many workers.
 
     Args:
         endpoints: Of kinds that may be shared.
         count: How many workers there are.
-        inherited: What systemd has opened.
+        inherited: Gives the descriptor of the socket that systemd has opened for an endpoint; may raise `ConfigError`.
 
     Raises:
         CannotListenError: A port is taken, or an address is not of this machine.
@@ -80,13 +77,10 @@ def open_places(
     return tuple(places)
 
 
-def _sockets(endpoint: str, count: int, inherited: Callable[[], ListenFDs]) -> Sequence[socket.socket]:
+def _sockets(endpoint: str, count: int, inherited: Callable[[str], int]) -> Sequence[socket.socket]:
     kind, arguments, named = split_endpoint(endpoint)
-    if kind == "systemd":
-        return [_from_systemd(endpoint, named, inherited())]
-    if "systemd" in named:  # of axtls:
-        which = named["systemd"]
-        return [_from_systemd(endpoint, {"index" if which.isdecimal() else "name": which}, inherited())]
+    if kind == "systemd" or "systemd" in named:
+        return [socket.socket(fileno=os.dup(inherited(endpoint)))]
     places = dict(zip(("port", "interface", "backlog"), arguments, strict=False)) if kind == "tcp" else {}
     values = {"port": arguments[0] if arguments else "", **places, **named}
     host, port = values.get("interface", ""), int(values["port"])
@@ -127,15 +121,3 @@ def _family_of(host: str) -> socket.AddressFamily:
         return socket.AF_INET6 if ipaddress.ip_address(host.partition("%")[0]).version == 6 else socket.AF_INET
     except ValueError:
         return socket.AF_INET
-
-
-def _from_systemd(endpoint: str, named: dict[str, str], inherited: ListenFDs) -> socket.socket:
-    """The socket that a `systemd:` endpoint speaks of: a descriptor of our own for it."""
-    try:
-        if "name" in named:
-            descriptor = inherited.inheritedNamedDescriptors()[named["name"]]
-        else:
-            descriptor = inherited.inheritedDescriptors()[int(named.get("index", ""))]
-        return socket.socket(fileno=socket.dup(descriptor))
-    except (LookupError, ValueError, OSError) as exc:
-        raise ConfigError(f"listen: systemd gave this process no socket for {endpoint!r}; is its unit active?") from exc
