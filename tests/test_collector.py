@@ -170,5 +170,5 @@ def test_settings_that_choose_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_embedded_collector_is_one_process(tmp_path: Path, workers: int) -> None:
     """It starts no others, and says who does."""
-    with pytest.raises(ConfigError, match="is for twistd axcollector, .* allowed is 1"):
+    with pytest.raises(ConfigError, match=r"is for twistd axcollector, .* allowed is 1"):
         Collector(Clock(), Config(local_storage_path=str(tmp_path), workers=workers))
