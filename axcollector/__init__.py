@@ -8,21 +8,19 @@ the only transition. To know the package, read it in this order:
 2. `core/unpacking`, `core/jsontext`, `core/payload`, `core/records`, `core/enrichment`: from a body to a `Batch`.
 3. `core/frames`, `core/stamps`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which
    write.
-4. `disk`, `ownership`, `premises`, `aside`, `journal`, `spool`, `members`, `splitter`, `salvager`, `closing`: making
-   batches durable, and turning journals into buckets.
+4. `disk`, `ownership`, `aside`, `journal`, `spool`, `members`, `splitter`: making batches durable, and turning journals
+   into buckets.
    `core/quarantine`, `quarantine`, `quarantine_files`: invalid records that are set aside.
 5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `supply`, `uploader`: delivering buckets.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.
-7. `config_keys`, `config`, `destination`, `plans`, `exposure`, `collector`: the whole, put together.
+7. `config_keys`, `config`, `destination`, `plans`, `collector`: the whole, put together.
 8. `heads`, `reception`, `conversation`, `connections`, `channel`, `site`: what is asked of connections;
-   `core/authorization`, `core/rates`, `access`: of requests; `fairness`, `intake`: whose turn it is; `openapi`,
-   `webapi`, `admin/`, `tls_files`, `tls`, `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into
-   logs.
+   `core/authorization`, `core/rates`, `access`: of requests; `openapi`, `webapi`, `admin/`, `tls_files`, `tls`,
+   `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
 9. `launch`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `tap`, `cli/`: how it is launched, and what
    SIGHUP does.
-10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own. The
-    collector's tokens are of the same make.
+10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
 
 This module imports nothing; the public names are in `axcollector.api`.
 """
