@@ -45,6 +45,7 @@ class Bounds(Protocol):
     pending: Pending
     connections: Connections
     channels: "set[BoundedChannel]"
+    is_draining: bool
     door: Door | None
 
     def usual_headers(self) -> bytes:
@@ -138,6 +139,10 @@ class BoundedChannel(HTTPChannel):
             Wire(self.transport.write, super().loseConnection, self.transport.abortConnection),
         )
         super().connectionMade()
+
+    def _persists(self, version: bytes, values_of: heads.ValuesOf) -> bool:
+        """Whether the connection stays open behind the answer."""
+        return heads.persists(version, values_of) and not self.site.is_draining
 
     def _problem_of(self, version: bytes, length: int | None, values_of: heads.ValuesOf) -> Cut | None:
         """What is wrong with a head of which each line is right, or with a body that its client waits to send."""

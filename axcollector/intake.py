@@ -21,7 +21,7 @@ from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
 from axcollector.core.unpacking import Limits
 from axcollector.fairness import FairLock
-from axcollector.room import Room
+from axcollector.room import Lack
 from axcollector.services import Worker
 from axcollector.spool import Spool
 from axcollector.sync.directory import Directory
@@ -112,7 +112,7 @@ class Intake:
         worker: Worker,
         directory: Directory,
         spool: Spool,
-        room: Room,
+        room: Lack,
         limits: Limits,
         rules: Rules,
         max_pending_bytes: int,

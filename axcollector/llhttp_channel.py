@@ -109,7 +109,7 @@ class LlhttpChannel(BoundedChannel):
             self.cut(problem)
             return
         self._message = message
-        self.persistent = heads.persists(message.version, message.values_of)
+        self.persistent = self._persists(message.version, message.values_of)
         message.incoming.announce(length)
         if message.version == b"HTTP/1.1" and message.values_of(b"expect"):
             self._at_once = False

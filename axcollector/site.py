@@ -40,7 +40,10 @@ class IngestSite(Site):
         connections: How many there are, and may be.
         channels: The connections.
         door: What a connection may ask in place of the resource, where its parser can.
+        is_draining: Whether connections are closed behind their next answers, which say so.
     """
+
+    is_draining = False
 
     def __init__(
         self,
@@ -104,6 +107,10 @@ class IngestSite(Site):
 
     def log(self, request: object) -> None:
         """Write no access log: it costs an eighth of the speed, and the metrics count requests."""
+
+    def drain(self) -> None:
+        """Close each connection behind its next answer, which says so."""
+        self.is_draining = True
 
     def close_idle(self) -> None:
         """Close the connections on which nothing is being answered, and the others behind their answers."""

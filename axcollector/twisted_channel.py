@@ -62,7 +62,7 @@ class TwistedChannel(BoundedChannel):
     def checkPersistence(self, request: Request, version: bytes) -> bool:
         """Whether the connection stays open behind the answer."""
         assert isinstance(request, IngestRequest)
-        persists = heads.persists(version, request.values_of)
+        persists = self._persists(version, request.values_of)
         if not persists:
             request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return persists

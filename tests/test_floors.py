@@ -19,6 +19,7 @@ FLOORS: Final = {
     0: {""},
     1: {"core"},
     2: {
+        "locks",
         "disk",
         "registry",
         "registry_file",
@@ -71,11 +72,15 @@ FLOORS: Final = {
         "bearer",
         "destination",
         "plans",
+        "upstream",
+        "ingesting",
+        "delivering",
         "collector",
         "workers",
     },
     5: {
         "answers",
+        "doors",
         "openapi",
         "heads",
         "reception",
@@ -97,7 +102,20 @@ FLOORS: Final = {
         "tls",
         "api",
     },
-    6: {"launch", "hangup", "log_files", "notify", "reloading", "supervised", "tap", "signer_tap", "cli"},
+    6: {
+        "launch",
+        "hangup",
+        "log_files",
+        "notify",
+        "reloading",
+        "supervised",
+        "assembly",
+        "worker",
+        "worker_pipe",
+        "tap",
+        "signer_tap",
+        "cli",
+    },
 }
 """The first part of a module's name behind `axcollector.`, by floor; the package itself holds nothing but a text."""
 
@@ -106,8 +124,22 @@ MAY_IMPORT: Final = {
     "treq": {"stores", "client"},
     "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
     "botocore": {"stores"},
-    "axcollector.config": {"api", "config_file", "destination", "plans", "collector", "workers", "cli", "tap"},
-    "twisted.internet.reactor": {"tap", "signer_tap", "cli"},
+    "axcollector.config": {
+        "api",
+        "config_file",
+        "destination",
+        "plans",
+        "ingesting",
+        "delivering",
+        "collector",
+        "workers",
+        "doors",
+        "assembly",
+        "worker",
+        "cli",
+        "tap",
+    },
+    "twisted.internet.reactor": {"tap", "worker", "signer_tap", "cli"},
 }
 """Who alone may import what; here and below a name stands for a module and everything in it."""
 
