@@ -4,6 +4,9 @@ The decoder of the hot path (msgspec) checks JSON exactly, but for four things (
 into the UTF-8 of strings it skips, refuses a lone surrogate's escape, which JSON allows, and answers deep nesting with
 `RecursionError`. Here is what those cases need. But for `is_utf8` and `mask_surrogates`, the functions take valid JSON
 only: they look for its structure and check nothing. All are linear in the text's length.
+
+No call of a regular expression looks at more than a window of the text: it holds the interpreter as long as it takes,
+and one over a text of 50 MB kept everything else in the process waiting for seconds.
 """
 
 import codecs
@@ -13,14 +16,25 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 _SLICE_BYTES: Final = 1 << 16
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+_WINDOW_BYTES: Final = 1 << 16
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:(")|\\?\Z)|[{}\[\],:]', re.DOTALL)
+"""Of a string that goes on behind the window the group is not there."""
+_WITHIN_STRING: Final = re.compile(rb'(?:[^"\\]{1,1024}+|\\.){0,64}+', re.DOTALL)
+_ESCAPED_PAIR: Final = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_WHOLE_ESCAPES: Final = re.compile(
+    rb"(?:[^\\]{1,1024}+|" + _ESCAPED_PAIR + rb"|\\u[0-9a-fA-F]{4}|\\.|\\\Z){1,64}+", re.DOTALL
+)
+"""Some of a text, with no escape cut in two, nor a pair of surrogates."""
 _SURROGATE: Final = re.compile(
     rb"(?<!\\)(?:\\\\)*+\\u[dD](?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
 )
 """An escape of a surrogate, of a pair where the group is there. Backslashes before it escape one another, and none is
 left over; behind those it goes on at once, so that a million of them are looked at once."""
 _LONE_ESCAPE_BYTES: Final = len(rb"\ud800")
+_QUOTE: Final = ord(b'"')
 _SPACE: Final = b" \t\n\r"
+_LONGEST_KEY_BYTES: Final = 256
+"""No key that anybody looks for is longer, be each of its letters an escape."""
 
 
 def is_utf8(text: bytes) -> bool:
@@ -46,14 +60,19 @@ def mask_surrogates(text: bytes) -> bytes:
     def masked(match: re.Match[bytes]) -> bytes:
         return match[0] if match[1] else match[0][:-_LONE_ESCAPE_BYTES] + rb"\uFFFD"
 
-    return _SURROGATE.sub(masked, text)
+    pieces = []
+    start = 0
+    while piece := _WHOLE_ESCAPES.match(text, start):
+        pieces.append(_SURROGATE.sub(masked, piece[0]) if b"\\" in piece[0] else piece[0])
+        start = piece.end()
+    return b"".join(pieces)
 
 
 def depth(text: bytes) -> int:
     """How many levels of arrays and objects lie in one another; a scalar has 0."""
     deepest = level = 0
-    for match in _STRUCTURE.finditer(text):
-        token = text[match.start()]
+    for at, _ in _tokens(text):
+        token = text[at]
         if token in b"{[":
             level += 1
             deepest = max(deepest, level)
@@ -90,10 +109,17 @@ def members(text: bytes) -> Iterator[Member]:
 def places(text: bytes) -> Iterator[Place]:
     """Where the members of an object stand, in their order, repeated keys included."""
     for start, end in _items(text):
-        match = _STRUCTURE.search(text, start)
-        assert match is not None
-        key_text = match[0]
-        yield Place(json.loads(key_text), key_text, match.start(), end, end + 1)
+        key_start, key_end = next(_tokens(text, start))
+        key_text = text[key_start:key_end]
+        yield Place(_key_in(key_text), key_text, key_start, end, end + 1)
+
+
+def _key_in(text: bytes) -> str:
+    """A key; of one that is longer than any that is looked for its beginning, which is longer too."""
+    if len(text) > _LONGEST_KEY_BYTES:
+        return text[:_LONGEST_KEY_BYTES].decode("latin-1")
+    key: str = json.loads(text)
+    return key
 
 
 def elements(text: bytes) -> Iterator[bytes]:
@@ -105,15 +131,37 @@ def _items(text: bytes) -> Iterator[tuple[int, int]]:
     """Where that stands which lies between the outermost brackets' commas."""
     level = 0
     start = 0
-    for match in _STRUCTURE.finditer(text):
-        token = text[match.start()]
+    for at, end in _tokens(text):
+        token = text[at]
         if token in b"{[":
             level += 1
             if level == 1:
-                start = match.end()
+                start = end
         elif (token in b"}]" or token in b",") and level == 1:
-            if token in b"," or text[start : match.start()].strip(_SPACE):
-                yield start, match.start()
-            start = match.end()
+            if token in b"," or text[start:at].strip(_SPACE):
+                yield start, at
+            start = end
         if token in b"}]":
             level -= 1
+
+
+def _tokens(text: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Where the brackets, commas, colons and strings stand, in their order."""
+    while start < len(text):
+        window = start + _WINDOW_BYTES
+        for match in _STRUCTURE.finditer(text, start, window):
+            at, end = match.span()
+            if match[1] is None and text[at] == _QUOTE:
+                window = end = _end_of_string(text, at)
+                yield at, end
+                break
+            yield at, end
+        start = window
+
+
+def _end_of_string(text: bytes, start: int) -> int:
+    """Where a string that begins here ends."""
+    at = start + 1
+    while (match := _WITHIN_STRING.match(text, at)) and match.end() > at:
+        at = match.end()
+    return at + 1
