@@ -23,9 +23,11 @@ _SURROGATE: Final = re.compile(
 )
 """Backslashes that escape one another, an escaped pair of surrogates, or, where the group is there, a lone one."""
 _PAIR_BYTES: Final = len(rb"\ud83d\ude00")
-_SEARCHED_BYTES: Final = 1 << 18
+_SEARCHED_BYTES: Final = 1 << 16
 """So much is searched in one call, which holds the interpreter; even, so that it divides no pair of backslashes."""
 _SPACE: Final = b" \t\n\r"
+_LONGEST_KEY_BYTES: Final = 256
+"""No key that anybody looks for is longer, be each of its letters an escape."""
 _QUOTE: Final = ord('"')
 
 
@@ -117,7 +119,15 @@ def places(text: bytes) -> Iterator[Place]:
     for start, end in _items(text):
         key_start, key_end = next(_structure(text, start))
         key_text = text[key_start:key_end]
-        yield Place(json.loads(key_text), key_text, key_start, end, end + 1)
+        yield Place(_key_in(key_text), key_text, key_start, end, end + 1)
+
+
+def _key_in(text: bytes) -> str:
+    """A key; of one that is longer than any that is looked for its beginning, which is longer too."""
+    if len(text) > _LONGEST_KEY_BYTES:
+        return text[:_LONGEST_KEY_BYTES].decode("latin-1")
+    key: str = json.loads(text)
+    return key
 
 
 def elements(text: bytes) -> Iterator[bytes]:
