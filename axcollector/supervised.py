@@ -2,8 +2,8 @@
 
     thread ─ SIGHUP ─ the service ─ readiness      started from the left, stopped from the right
 
-SIGHUP is taken over before anything else is started, and given back when all has stopped: in between, rotating logs
-never ends the process.
+SIGHUP is taken over when this is put together, which twistd does before it writes its pid file, and not given back:
+rotating logs never ends the process, nor leaves its pid file behind.
 """
 
 import contextlib
@@ -64,7 +64,10 @@ def supervised(
     live: Live[C],
     certificates: Sequence[Certificates],
 ) -> InOrder:
-    """A service that does what SIGHUP asks for, and tells how it is; for the arguments see `Reloading`."""
+    """A service that does what SIGHUP asks for, and tells how it is; for the arguments see `Reloading`.
+
+    From now on, in the main thread only, SIGHUP is its own; what comes before it is started is done then.
+    """
     thread = Unwaited(reactor, "reload")
     reload = Reloading(thread, keys, running, read, live=live, certificates=certificates, reopen_logs=reopen_log_files)
 
@@ -75,4 +78,6 @@ def supervised(
         finally:
             readiness.reloaded()
 
-    return InOrder([thread, OnHangup(reactor, hung_up), service, readiness])
+    on_hangup = OnHangup(reactor, hung_up)
+    on_hangup.take_over()
+    return InOrder([thread, on_hangup, service, readiness])

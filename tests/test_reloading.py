@@ -109,16 +109,48 @@ def test_the_signal_is_given_back(spared: list[int]) -> None:
     assert spared == [signal.SIGHUP]
 
 
+def test_signals_before_the_start(spared: list[int]) -> None:
+    """What comes once the signal is taken over, and before the service is started, is worked on after that."""
+    reactor, work = FromThreads(), Work()
+    service = OnHangup(reactor, work)
+    service.take_over()
+    hang_up(3)
+    service.startService()
+    assert work.runs == []
+    reactor.turn()
+    assert len(work.runs) == 1
+    work.runs[0].callback(None)
+    result_of(service.stopService())
+    assert spared == []
+
+
+@pytest.mark.usefixtures("spared")
+def test_a_signal_that_would_end_the_process() -> None:
+    """It is not given back to the system: what comes behind the end of the service does nothing."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    reactor, work = FromThreads(), Work()
+    service = OnHangup(reactor, work)
+    service.startService()
+    result_of(service.stopService())
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    service.startService()
+    hang_up()
+    reactor.turn()
+    assert len(work.runs) == 1
+    work.runs[0].callback(None)
+    result_of(service.stopService())
+
+
 def test_work_that_fails(spared: list[int], logged_failures: LoggedFailures) -> None:
     """It is logged, unless it was given up because all stops, and the next signal does it anew."""
     reactor, work = FromThreads(), Work()
     service = OnHangup(reactor, work)
     service.startService()
-    for problem in (ZeroDivisionError(), defer.CancelledError()):
+    for problem in (ZeroDivisionError("at http://u:pass@host/?q"), defer.CancelledError()):
         hang_up()
         reactor.turn()
         work.runs[-1].errback(problem)
-    assert len(logged_failures.take(ZeroDivisionError)) == 1
+    assert [str(words) for words in logged_failures.take(ZeroDivisionError)] == ["at http://host/?…"]
     assert len(work.runs) == 2
     result_of(service.stopService())
 
