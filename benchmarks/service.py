@@ -51,7 +51,8 @@ class Service:
         )
         if self._cpu is not None:  # it is of one thread still; those that it makes stay on that core too
             os.sched_setaffinity(self.popen.pid, {self._cpu})
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         if not self._ready.wait(120) or self.popen.poll() is not None:
             raise SystemExit("the service did not start:\n" + "".join(self.lines))
         return self
@@ -90,4 +91,7 @@ class Service:
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
             self.popen.wait(60)
+        self._reader.join(60)
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
         self._directory.cleanup()
