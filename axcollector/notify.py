@@ -41,7 +41,7 @@ class Supervisor:
         return bool(self._address)
 
     def tell(self, **facts: object) -> bool:
-        """Send facts, such as `READY=1`; whether they were. Waits for nobody; that they cannot be sent is logged once."""
+        """Send facts, such as `READY=1`; whether they were. Waits for nobody; that they were not is logged once."""
         if not self._address:
             return True
         message = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in facts.items())

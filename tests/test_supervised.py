@@ -244,7 +244,7 @@ def test_signals_at_the_beginning_and_the_end(supervisor: Supervisor, tmp_path: 
 
 
 def hang_up_until_the_end(process: "subprocess.Popen[bytes]") -> None:
-    """Send a process SIGHUP, again and again, for as long as it runs; `wait` of another thread must not take it away."""
+    """Send a process SIGHUP, again and again, for as long as it runs."""
     while process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             process.send_signal(signal.SIGHUP)

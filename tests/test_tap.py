@@ -185,6 +185,8 @@ def test_fewer_connections_than_wanted(log_events: list[LogEvent]) -> None:
     ("listen", "warned"),
     [
         ("tcp:9001", True),
+        ("systemd:domain=INET:name=admin", True),
+        ("systemd:domain=UNIX:name=admin", False),
         ("axtls:9001:certificate=c:key=k", False),
         ("tcp:9001:interface=127.0.0.1", False),
         ("unix:/run/admin.sock", False),
@@ -195,7 +197,9 @@ def test_an_admin_token_in_the_clear(log_events: list[LogEvent], listen: str, wa
     """A port that takes the token from other machines without TLS gets one warning, which says what to do."""
     launched(StandIn(), Loaded(Config(admin_listen=listen, admin_token="hush"))).startService()
     *warnings, _ = (str(formatEvent(event)) for event in log_events)
-    assert ["axtls:9001:certificate=" in line for line in warnings] == [True] * warned
+    remedy = "listen on axtls:PORT:certificate=…:key=…, or listen on interface=127.0.0.1 or unix: only"
+    expected = f"without TLS others can read the admin token sent to {listen}; {remedy}"
+    assert warnings == [expected] * warned
     assert "hush" not in str(log_events)
 
 
@@ -225,6 +229,7 @@ def test_services_that_cannot_start(capfd: pytest.CaptureFixture[str], problem: 
     [
         ({"listen": ["tcp:1", "tcp:2"]}, 1),
         ({"listen": ["tcp:1"], "ingest_auth": "token"}, 1),
+        ({"listen": ["tcp:1"], "admin_listen": "tcp:2", "admin_token": "hush"}, 1),
         ({"listen": ["ssl:1:privateKey=k"]}, 1),
         ({"listen": ["ssl:1:privateKey=k"], "ingest_auth": "token"}, 0),
         ({}, 0),
