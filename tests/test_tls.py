@@ -150,6 +150,22 @@ def test_mutual_tls(tmp_path: Path, version: ssl.TLSVersion) -> None:
     assert "EXPIRED" in refused(door.client(*expired, maximum_version=version))
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_authority_below_another(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """What is named in `client_ca` is enough: not the root above it, nor what else that has vouched for."""
+    root = Authority("root")
+    named, sister = root.below(), root.below()
+    door = Door(tmp_path, authority=named, client_ca=True)
+    for authority in (named, root, sister):
+        context = client_context(None, *authority.write("client", tmp_path, certificate="c.pem", key="c.key"))
+        context.maximum_version = version
+        client = MemoryClient(door.factory, context)
+        if authority is named:
+            assert door.says(client) == b"hello"
+        else:
+            assert refused(client)
+
+
 def test_mutual_tls_takes_no_session_up_again(tmp_path: Path) -> None:
     """A session could outlive the right to it, so that there are none."""
     door = Door(tmp_path, client_ca=True)
