@@ -36,6 +36,7 @@ class Reread:
         self._directory = os.getcwd()
         self._path = path
         self._overrides = dict(overrides)
+        self._was_read = False
 
     def __call__(self, read: Callable[[str | None, Mapping[str, object]], C]) -> C:
         """What `read` makes of the file and the command line. Blocking.
@@ -50,6 +51,14 @@ class Reread:
             except OSError as exc:
                 problem = f"{self._directory}, which relative paths are below, cannot be entered: {exc.strerror}"
                 raise ConfigError(problem) from exc
+            if (
+                self._was_read
+                and self._path is not None
+                and not os.path.isfile(self._path)
+                and os.path.exists(self._path)
+            ):
+                raise ConfigError(f"the configuration file {self._path} is a pipe or the like, which is read once only")
+            self._was_read = True
             return read(self._path, self._overrides)
 
 

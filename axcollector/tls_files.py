@@ -21,6 +21,7 @@ from OpenSSL import SSL
 from OpenSSL.crypto import X509, Error, X509StoreFlags
 
 from axcollector.core.errors import ConfigError
+from axcollector.regular import regular
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only. Those of TLS 1.3 are all of that kind."""
@@ -113,7 +114,7 @@ def _ask_clients(context: SSL.Context, path: str, authorities: Sequence[x509.Cer
 
 def _read(name: str, path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             text = file.read(_LONGEST_FILE_BYTES + 1)
     except OSError as exc:
         hint = "is the path right, and may this process's user read it?"

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,10 @@ def test_tokens_in_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"admin_token_file: .* does not hold one token") as caught:
             read_token(None, str(path))
         assert not text.strip() or text.strip() not in str(caught.value)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"/token cannot be read: It is no regular file$"):
+        read_token(None, str(path))
     path.unlink()
     with pytest.raises(ConfigError, match=r"admin_token_file: .*/token cannot be read: No such file or directory$"):
         read_token(None, str(path))

@@ -38,6 +38,7 @@ FLOORS: Final = {
         "room",
         "quarantine",
         "quarantine_files",
+        "regular",
         "tls_files",
         "buckets",
         "backlog",

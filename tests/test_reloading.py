@@ -344,6 +344,44 @@ def test_log_files_that_were_renamed(tmp_path: Path) -> None:
     rotating.close()
 
 
+def test_a_log_file_in_whose_place_a_pipe_is(tmp_path: Path) -> None:
+    """It is not waited for, with a reader or without; the log goes on where it was."""
+    path = tmp_path / "twist.log"
+    with open(path, "a") as plain:
+        publisher = LogPublisher(textFileLogObserver(plain))
+        path.rename(tmp_path / "old.log")
+        os.mkfifo(path)
+        with pytest.raises(OSError, match="No such device or address"):
+            reopen_log_files(publisher)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with pytest.raises(OSError, match="It is no regular file"):
+            reopen_log_files(publisher)
+        os.close(reader)
+        publisher({"log_format": "an event", "log_time": 0.0})
+    assert "an event" in (tmp_path / "old.log").read_text()
+
+
+def test_a_configuration_from_a_pipe(tmp_path: Path) -> None:
+    """It is read at the start, and not waited for on SIGHUP."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    read = Reread(str(path), {})
+    descriptor = os.open(path, os.O_RDWR)
+    os.write(descriptor, b"request_timeout: 5\n")
+    assert read(lambda _, __: os.read(descriptor, 100)) == b"request_timeout: 5\n"
+    with pytest.raises(ConfigError, match=r"is a pipe or the like, which is read once only$"):
+        read(load_config)
+    os.close(descriptor)
+
+
+def test_observers_that_lead_in_a_circle(tmp_path: Path) -> None:
+    """Each is looked at once."""
+    with open(tmp_path / "a.log", "a") as plain:
+        first, second = (FilteringLogObserver(textFileLogObserver(plain), []) for _ in range(2))
+        first._observer, second._observer = second, first  # type: ignore[assignment]
+        assert reopen_log_files(LogPublisher(first)) == []
+
+
 def test_a_log_file_that_is_closed() -> None:
     """It is nobody's any more."""
     with open(os.devnull, "w") as file:

@@ -52,6 +52,9 @@ def test_files_that_are_not_there(files: TlsFiles, name: str) -> None:
     assert refusal(files) == f"{name}={path} cannot be read: No such file or directory; {hint}"
     os.mkdir(path)
     assert refusal(files) == f"{name}={path} cannot be read: Is a directory; {hint}"
+    os.rmdir(path)
+    os.mkfifo(path)
+    assert refusal(files) == f"{name}={path} cannot be read: It is no regular file; {hint}"
 
 
 @pytest.mark.parametrize("name", ["certificate", "key", "client_ca"])

@@ -19,6 +19,7 @@ from twisted.web.resource import Resource
 
 from axcollector import answers
 from axcollector.core.errors import ConfigError, Rejected
+from axcollector.regular import regular
 
 OPEN: Final = frozenset({b"/healthz", b"/readyz"})
 _AUTHORIZATION: Final = re.compile(rb"(bearer|basic) +(\S{1,8192}) *", re.IGNORECASE)
@@ -55,7 +56,7 @@ def read_token(token: str | None, path: str | None) -> str | None:
     if path is None:
         return token
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             match = _TOKEN.fullmatch(file.read(1 << 13))
     except OSError as exc:
         raise ConfigError(f"admin_token_file: {path} cannot be read: {exc.strerror}") from exc
