@@ -16,8 +16,8 @@ the only transition. To know the package, read it in this order:
    `events`, `listener`, `registry_source`: where tenants and developers come from.
 7. `config_keys`, `config`, `destination`, `plans`, `collector`: the whole, put together.
 8. `heads`, `reception`, `conversation`, `connections`, `channel`, `site`: what is asked of connections;
-   `core/authorization`, `core/rates`, `access`: of requests; `openapi`, `webapi`, `admin/`, `regular`, `tls_files`, `tls`,
-   `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
+   `core/authorization`, `core/rates`, `access`: of requests; `openapi`, `webapi`, `admin/`, `regular`,
+   `tls_files`, `tls`, `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
 9. `launch`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `tap`, `cli/`: how it is launched, and what
    SIGHUP does.
 10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
