@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
 from twisted.logger import Logger
-from twisted.web.server import Site
 
 from axcollector import __version__
 from axcollector.clock_steps import ClockSteps
@@ -168,7 +167,7 @@ def assemble(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
         ConfigError: An endpoint cannot be made, or the admin token not be read.
     """
     # Importing klein installs a reactor, and it is the launcher's to choose one.
-    from axcollector.admin.access import AdminToken, GuardedResource, read_token  # noqa: PLC0415
+    from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token  # noqa: PLC0415
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415
     from axcollector.site import IngestSite  # noqa: PLC0415
     from axcollector.webapi import AnalyticsAPI  # noqa: PLC0415
@@ -189,7 +188,7 @@ def assemble(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
         Listeners(
             "admin_listen",
             endpoints_of(reactor, "admin_listen", [config.admin_listen]),
-            Site(pages, reactor=reactor),
+            AdminSite(pages, reactor),
         ),
         Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest),
     )

@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from axcollector import __version__
+from axcollector.admin.access import AdminSite
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded
 from axcollector.core.errors import ConfigError, DirectoryInUse
@@ -339,6 +340,7 @@ def test_what_is_exchanged_in_a_running_process(tmp_path: Path) -> None:
     config = Config(local_storage_path=str(tmp_path), admin_token="one", admin_listen="", request_timeout=60)
     whole = assemble(reactor, config)
     admin, ingest = (listeners._factory for listeners in whole.listeners)
+    assert isinstance(admin, AdminSite)
 
     def status(token: str) -> int:
         connection = Connection(admin)

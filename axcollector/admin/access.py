@@ -14,8 +14,10 @@ from typing import Any, Final
 
 from klein import KleinRenderable
 from klein.resource import KleinResource
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from axcollector import answers
 from axcollector.core.errors import ConfigError, Rejected
@@ -83,6 +85,17 @@ class GuardedResource(Resource):
         body = answers.refuse(request, Rejected("UNAUTHORIZED", "The admin token is needed (admin_token)"))
         request.responseHeaders.setRawHeaders(b"WWW-Authenticate", list(_CHALLENGES))
         return b"" if request.method == b"HEAD" else body
+
+
+class AdminSite(Site):
+    """Where the admin pages are served."""
+
+    def __init__(self, pages: GuardedResource, clock: IReactorTime) -> None:
+        make: Any = super().__init__  # has no types
+        make(pages, reactor=clock)
+
+    def log(self, request: object) -> None:
+        """Write no access log: a probe comes every few seconds, and what stands in a path or query may be a secret."""
 
 
 def _token_in(header: bytes) -> bytes | None:
