@@ -1,5 +1,6 @@
 """What SIGHUP does: in a process of the tests' own, with everything given to it."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Awaitable, Iterator
@@ -327,6 +328,8 @@ def test_log_files_that_were_renamed(tmp_path: Path) -> None:
         publisher(event)
         assert reopen_log_files(publisher) == [str(path) for path in paths]
         publisher(event)
+        assert not os.get_inheritable(plain.fileno())
+        assert fcntl.fcntl(plain.fileno(), fcntl.F_GETFL) & os.O_APPEND
         assert [path.with_suffix(".old").read_text().count("an event") for path in paths] == [2, 2]
         assert [path.read_text().count("an event") for path in paths] == [1, 1]
         assert paths[1].stat().st_mode & 0o777 == 0o640
@@ -342,6 +345,19 @@ def test_log_files_that_were_renamed(tmp_path: Path) -> None:
             reopen_log_files(publisher)
         publisher(event)
     rotating.close()
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    """However often nothing, or something, was to be done."""
+    path = tmp_path / "twist.log"
+    with open(path, "a") as plain:
+        publisher = LogPublisher(textFileLogObserver(plain))
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            reopen_log_files(publisher)
+            path.rename(tmp_path / f"{number}.log")
+            reopen_log_files(publisher)
+        assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_log_file_in_whose_place_a_pipe_is(tmp_path: Path) -> None:
