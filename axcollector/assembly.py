@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import IService
-from twisted.web.server import Site
 
 from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
@@ -120,11 +119,11 @@ def _in_processes(reactor: Any, config: Config, count: int) -> Whole:  # noqa: A
 
 def _admin(reactor: Any, config: Config, collector: Patient) -> "tuple[AdminToken, Listeners]":  # noqa: ANN401 - as above
     """What tells of a collector's health, and whose token it asks for."""
-    from axcollector.admin.access import AdminToken, GuardedResource, read_token  # noqa: PLC0415 - see `_in_one`
+    from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token  # noqa: PLC0415 - see `_in_one`
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415 - likewise
 
     token = AdminToken(read_token(config.admin_token, config.admin_token_file))
-    pages = Site(GuardedResource(HealthAPI(collector, token.allows).resource(), token), reactor=reactor)
+    pages = AdminSite(GuardedResource(HealthAPI(collector, token.allows).resource(), token), reactor)
     return token, Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), pages)
 
 

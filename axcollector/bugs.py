@@ -8,6 +8,9 @@ from twisted.python.failure import Failure
 
 from axcollector.core.redaction import redacted
 
+_MOST_WORDS = 16_384
+"""A text that is longer is cut: a log is no place for what somebody has sent."""
+
 
 class _Words(Exception):
     """What an exception says."""
@@ -34,7 +37,7 @@ def without_secrets(failure: Failure) -> Failure:
     """The same failure, of the same type and with the same traceback, whose exception is but its words, redacted."""
     told = copy.copy(failure)
     try:
-        words = str(failure.value)
+        words = str(failure.value)[:_MOST_WORDS]
     except Exception:  # noqa: BLE001 - whatever somebody's exception does when it is asked for its words
         words = "(it does not say what it is)"
     told.value = _Words(redacted(words))

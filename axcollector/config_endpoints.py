@@ -98,7 +98,7 @@ def may_be_shared(endpoint: str) -> bool:
 def is_local(endpoint: str) -> bool:
     """Whether an endpoint can be reached from this machine only, as far as its text tells."""
     kind, arguments, named = split_endpoint(endpoint)
-    if kind == "unix":
+    if kind == "unix" or (kind == "systemd" and "UNIX" in {named.get("domain"), *arguments[:1]}):
         return True
     interface = named.get("interface", arguments[1] if kind == "tcp" and len(arguments) > 1 else "")
     if interface == "localhost" and kind != "axtls":

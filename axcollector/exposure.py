@@ -1,6 +1,7 @@
-"""Whether those who should not can send records, or read what others send: what is said of it once, at the start."""
+"""Whether strangers can send to a service, or read what others send to it: what is said of it, once, at the start."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from axcollector.config_endpoints import is_local, split_endpoint
@@ -8,30 +9,58 @@ from axcollector.config_endpoints import is_local, split_endpoint
 _WITH_TLS: Final = frozenset({"ssl", "axtls"})
 
 
-def warning_of(endpoints: Sequence[str], *, tokens: bool) -> str | None:
-    """What to set where endpoints can be reached from other machines without tokens or without TLS; None: all is well.
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where one kind of clients gets in.
 
-    What systemd hands over is taken for reachable, unless it is said to be a Unix socket.
-
-    Args:
-        endpoints: The texts of server endpoints.
-        tokens: Whether requests need a token.
+    Attributes:
+        endpoints: The texts of server endpoints; empty ones are nowhere.
+        carries: What clients send there that others are not to read: "records and tokens".
+        open_to: What whoever reaches it can do, where clients need no token; None: they need one.
+        remedy: What makes them need one.
     """
-    open_ones = [each for each in endpoints if not (is_local(each) or _is_handed_over_locally(each))]
-    plain = [each for each in open_ones if split_endpoint(each)[0] not in _WITH_TLS]
-    problems, remedies = [], []
-    if open_ones and not tokens:
-        problems.append(f"whoever reaches {', '.join(open_ones)} can send records for any scope")
-        remedies.append("set ingest_auth: token")
-    if plain:
-        read = "records and tokens" if tokens else "records"
-        problems.append(f"without TLS others can read the {read} that are sent to {', '.join(plain)}")
-        remedies.append("listen on axtls:PORT:certificate=…:key=… or ssl:PORT:privateKey=…:certKey=…")
+
+    endpoints: Sequence[str]
+    carries: str
+    open_to: str | None = None
+    remedy: str = ""
+
+
+def ingest_door(endpoints: Sequence[str], *, tokens: bool) -> Door:
+    """Where records come in, with or without tokens."""
+    if tokens:
+        return Door(endpoints, "records and tokens")
+    return Door(endpoints, "records", "send records for any scope", "set ingest_auth: token")
+
+
+def warning_of(*doors: Door) -> str | None:
+    """What to set where doors can be reached from other machines without tokens or without TLS; None: all is well.
+
+    What systemd hands over is taken for reachable, unless it is said to be a Unix socket. Whoever has to show a
+    certificate of his own is no stranger.
+    """
+    problems, remedies, readable = [], [], []
+    for door in doors:
+        reachable = [each for each in door.endpoints if each and not is_local(each)]
+        strangers = ", ".join(each for each in reachable if not _is_mutual(each))
+        plain = ", ".join(each for each in reachable if not _has_tls(each))
+        if strangers and door.open_to:
+            problems.append(f"whoever reaches {strangers} can {door.open_to}")
+            remedies.append(door.remedy)
+        if plain:
+            readable.append(f"the {door.carries} sent to {plain}")
+    if readable:
+        problems.append(f"without TLS others can read {', and '.join(readable)}")
+        remedies.append("listen on axtls:PORT:certificate=…:key=…")
     if not problems:
         return None
     return f"{', and '.join(problems)}; {', and '.join(remedies)}, or listen on interface=127.0.0.1 or unix: only"
 
 
-def _is_handed_over_locally(endpoint: str) -> bool:
+def _has_tls(endpoint: str) -> bool:
+    return split_endpoint(endpoint)[0] in _WITH_TLS
+
+
+def _is_mutual(endpoint: str) -> bool:
     kind, _, named = split_endpoint(endpoint)
-    return kind == "systemd" and named.get("domain") == "UNIX"
+    return kind == "axtls" and "client_ca" in named

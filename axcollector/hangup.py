@@ -3,6 +3,10 @@
 A run must not begin in the signal's handler, where the interpreter may be in the middle of anything; the reactor begins
 it. Signals that come during a run are one more run, however many they are, because whatever they announce was there
 when the last of them came.
+
+The signal is taken over before the service is started, as soon as others can know of the process (by its pid file), and
+not given back where it would end the process: whoever rotates logs sends it whenever he does, and a process that is
+about to end, or has just begun, is to do so in its own way.
 """
 
 import signal
@@ -14,9 +18,11 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IReactorFromThreads
 from twisted.logger import Logger
 
+from axcollector.bugs import report
+
 
 class OnHangup(Service):
-    """Does some work on SIGHUP, from `startService` until `stopService`."""
+    """Does some work on SIGHUP, from `take_over`, or `startService`, until `stopService`."""
 
     _log = Logger()
 
@@ -30,20 +36,29 @@ class OnHangup(Service):
         self._reactor = reactor
         self._work = work
         self._previous: Any = None
+        self._taken = False
         self._busy = False
         self._again = False
 
+    def take_over(self) -> None:
+        """Take the signal over; in the main thread only. What comes before `startService` is worked on after it."""
+        if not self._taken:
+            self._taken = True
+            self._previous = signal.signal(signal.SIGHUP, self._signalled)
+
     def startService(self) -> None:
-        """Take the signal over; in the main thread only."""
+        """Work on what comes, and on what has come."""
         self.running = True
-        self._previous = signal.signal(signal.SIGHUP, self._signalled)
+        self.take_over()
 
     def stopService(self) -> "defer.Deferred[None]":
-        """Give the signal back. Work under way goes on, and is not waited for."""
-        if self.running:
-            self.running = self._again = False
-            # None: it was not set from Python, and cannot be given back.
-            signal.signal(signal.SIGHUP, signal.SIG_DFL if self._previous is None else self._previous)
+        """Give the signal back, or ignore it where it would end the process. Work under way goes on, unwaited for."""
+        self.running = self._again = False
+        if self._taken:
+            self._taken = False
+            # None: it was not set from Python. Ignored it has to be: the interpreter drops functions before its end.
+            ends = self._previous in {signal.SIG_DFL, None}
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if ends else self._previous)
         return defer.succeed(None)
 
     def _signalled(self, number: int, frame: object) -> None:  # noqa: ARG002 - the interface of signal handlers
@@ -62,7 +77,7 @@ class OnHangup(Service):
         except defer.CancelledError:  # the thread that does it has stopped, as has everything
             pass
         except Exception:  # noqa: BLE001 - the edge where its failures are logged
-            self._log.failure("what SIGHUP asks for failed")
+            report(self._log, "what SIGHUP asks for failed")
         self._busy = False
         again, self._again = self._again, False
         if again:

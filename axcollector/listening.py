@@ -27,6 +27,7 @@ from twisted.internet.interfaces import (
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from axcollector.bugs import report
 from axcollector.config_endpoints import check_tls_arguments, split_endpoint
 from axcollector.core.errors import ConfigError
 from axcollector.tls import Certificates, TlsEndpoint
@@ -89,7 +90,7 @@ class Listeners(Service):
     def _report(self, _: object, failures: list[Failure]) -> None:
         for failure in failures:
             if not failure.check(defer.CancelledError):
-                self._log.failure("{name}: cannot listen", failure, name=self.name)
+                report(self._log, "{name}: cannot listen", failure, name=self.name)
 
     def stopService(self) -> "defer.Deferred[None]":
         """Listen no more. Fires when all are closed; connections that were made before stay."""

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 from twisted.logger import LogPublisher, globalLogPublisher
 from twisted.python.logfile import BaseLogFile
 
+from axcollector.regular import regular
+
 _WITHIN = ("_observer", "observer", "legacyObserver", "__self__")
 """Where Twisted's observers that pass events on keep whom they pass them to."""
 
@@ -38,7 +40,7 @@ def _put_under(descriptor: int, path: str) -> bool:
     facts = os.fstat(descriptor)
     if not stat.S_ISREG(facts.st_mode):
         return False
-    new = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, stat.S_IMODE(facts.st_mode))
+    new = regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, stat.S_IMODE(facts.st_mode))
     try:
         if os.path.sameopenfile(new, descriptor):
             return False
@@ -58,10 +60,14 @@ def _descriptor_of(file: object) -> int | None:
 
 
 def _files_of(observers: Iterable[object]) -> Iterator[object]:
-    """What these observers write to."""
-    for observer in observers:
+    """What these observers write to; each of them is looked at once, should they lead in a circle."""
+    waiting, seen = list(observers)[::-1], dict[int, object]()
+    while waiting:
+        observer = waiting.pop()
+        if observer is None or id(observer) in seen:
+            continue
+        seen[id(observer)] = observer
         file = getattr(observer, "_outFile", None)
         if file is not None:
             yield file
-        inner = [getattr(observer, name, None) for name in _WITHIN]
-        yield from _files_of(each for each in inner if each is not None and each is not observer)
+        waiting += [getattr(observer, name, None) for name in _WITHIN]

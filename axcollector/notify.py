@@ -40,10 +40,10 @@ class Supervisor:
         """Whether anybody wants to be told."""
         return bool(self._address)
 
-    def tell(self, **facts: object) -> None:
-        """Send facts, such as `READY=1`. Waits for nobody; what cannot be sent is lost, which is logged once."""
+    def tell(self, **facts: object) -> bool:
+        """Send facts, such as `READY=1`; whether they were. Waits for nobody; that they were not is logged once."""
         if not self._address:
-            return
+            return True
         message = "\n".join(f"{name}={' '.join(str(value).split())}" for name, value in facts.items())
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
@@ -53,6 +53,8 @@ class Supervisor:
             if not self._failed:
                 self._log.warn("the supervisor cannot be told anything: {problem}", problem=exc.strerror or str(exc))
             self._failed = True
+            return False
+        return True
 
 
 class Readiness(Service):
@@ -75,17 +77,18 @@ class Readiness(Service):
         self._looks = Periodic(clock, LOOK_SECONDS, "telling the supervisor", self._look)
         self._status: str | None = None
         self._ready = False
+        self._owed = False
 
     def startService(self) -> None:
         """Everything has been started. Look whether it is ready, now and then every so often."""
         self.running = True
-        self._ready, self._status = False, None
+        self._ready, self._owed, self._status = False, False, None
         if self._supervisor.is_there:
             self._looks.startService()
 
     def stopService(self) -> "defer.Deferred[None]":
         """The service stops."""
-        self.running = False
+        self.running = self._ready = False  # a reload that ends now makes it no more ready than it is
         self._supervisor.tell(STOPPING=1, STATUS="stopping: committing, answering and splitting what waits")
         return self._looks.stopService()
 
@@ -93,14 +96,16 @@ class Readiness(Service):
         problem = self._problem()
         status = self._taking if problem is None else problem
         facts: dict[str, object] = {}
-        if not self._ready and problem is None:
-            self._ready, facts["READY"] = True, 1
-        if not self._ready:
+        ready = self._ready or problem is None
+        if self._owed or ready is not self._ready:
+            facts["READY"] = 1
+        if not ready:
             facts["EXTEND_TIMEOUT_USEC"] = PATIENCE_SECONDS * 1_000_000
         if status != self._status:
-            self._status = facts["STATUS"] = status
-        if facts:
-            self._supervisor.tell(**facts)
+            facts["STATUS"] = status
+        # What it could not be told, its queue being full, is told at the next look: it waits for some of it.
+        if facts and self._supervisor.tell(**facts):
+            self._ready, self._owed, self._status = ready, False, status
 
     def reloading(self) -> None:
         """The configuration is read again; `reloaded` will be called."""
@@ -110,4 +115,4 @@ class Readiness(Service):
     def reloaded(self) -> None:
         """It has been."""
         if self._ready:
-            self._supervisor.tell(READY=1)
+            self._owed = not self._supervisor.tell(READY=1)

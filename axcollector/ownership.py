@@ -68,8 +68,7 @@ def check_above(path: str) -> None:
     Raises:
         UnsafeDirectory: They can; the message says what to do.
     """
-    above = {parent for each in (os.path.abspath(path), os.path.realpath(path)) for parent in _parents(each)}
-    for parent in sorted(above):
+    for parent in sorted(_on_the_way_to(path)):
         try:
             facts = os.stat(parent)
         except OSError:  # not there: we make it; or not ours to look at, so not ours to judge
@@ -81,12 +80,21 @@ def check_above(path: str) -> None:
             )
 
 
-def _parents(path: str) -> list[str]:
-    parents = []
-    while (parent := os.path.dirname(path)) != path:
-        parents.append(parent)
-        path = parent
-    return parents
+def _on_the_way_to(path: str) -> set[str]:
+    """Every directory in which a name is looked up on the way to a path, through whatever links."""
+    found, seen = set[str](), set[str]()
+    waiting = [os.path.abspath(path), os.path.realpath(path)]
+    while waiting:
+        name = waiting.pop()
+        directory = os.path.dirname(name)
+        if name in seen or directory == name:
+            continue
+        seen.add(name)
+        found.add(directory)
+        waiting.append(directory)
+        if os.path.islink(name):
+            waiting.append(os.path.normpath(os.path.join(os.path.realpath(directory), os.readlink(name))))
+    return found
 
 
 def _is_open(facts: os.stat_result) -> bool:

@@ -10,9 +10,9 @@ from twisted.logger import Logger
 
 from axcollector import __version__
 from axcollector.clock_steps import ClockSteps
-from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
+from axcollector.exposure import Door, warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, check_endpoints, endpoints_of
 from axcollector.notify import Readiness, Supervisor
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from axcollector.signer.api import Presigner
 
 _PROGRAM: Final = "axsigner"
-_PLAIN: Final = frozenset({"tcp", "tcp6"})
 _MAX_BODY_BYTES: Final = 1024
 """A request to sign has no body; what some client sends all the same is dropped."""
 _MAX_PENDING_BYTES: Final = 1 << 20
@@ -183,13 +182,8 @@ def _presigner(reactor: Any, thread: WorkThread, config: SignerConfig) -> "Presi
 
 
 def _announce(config: SignerConfig) -> None:
-    for endpoint in config.listen:
-        if split_endpoint(endpoint)[0] in _PLAIN and not is_local(endpoint):
-            _log.warn(
-                "{endpoint} takes tokens over the network without TLS, where others may read and use them:"
-                " listen on 127.0.0.1 behind a proxy that has TLS, or on axtls:9010:certificate=…:key=… instead",
-                endpoint=endpoint,
-            )
+    if warning := warning_of(Door(config.listen, "tokens")):
+        _log.warn("{warning}", warning=warning)
     _log.info(
         "axsigner {version} signs at {listen} for {s3_url}; URLs are good for {expires} s; tokens lie in {tokens_path}",
         version=__version__,

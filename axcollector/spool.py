@@ -109,7 +109,7 @@ class Spool:
             batches = [entry.batch for entry in group]
             written = self._worker.run(self._writer.write, batches, self._clock.seconds())
             written.addCallbacks(self._succeeded, self._failed)
-            written.addErrback(lambda failure: self._log.failure("a commit's end went wrong", failure))
+            written.addErrback(lambda failure: report(self._log, "a commit's end went wrong", failure))
         elif self._closing is not None and not self._closing.called and not self._group.waiting:
             self._closing.callback(None)
 
@@ -121,8 +121,8 @@ class Spool:
         self._settle(None)
 
     def _failed(self, failure: Failure) -> None:
-        # The client is told what failed, and not where.
-        reason = getattr(failure.value, "strerror", None) or failure.getErrorMessage()
+        # The client is told what failed, and not where; nor what a bug says.
+        reason = getattr(failure.value, "strerror", None) or "the log says why"
         if not failure.check(OSError):
             report(self._log, "a commit failed", failure)
         elif not self.failing:

@@ -2,8 +2,8 @@
 
     thread ─ SIGHUP ─ the service ─ readiness      started from the left, stopped from the right
 
-SIGHUP is taken over before anything else is started, and given back when all has stopped: in between, rotating logs
-never ends the process.
+SIGHUP is taken over when this is put together, which twistd does before it writes its pid file, and not given back:
+rotating logs never ends the process, nor leaves its pid file behind.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ class Reread:
         self._directory = os.getcwd()
         self._path = path
         self._overrides = dict(overrides)
+        self._was_read = False
 
     def __call__(self, read: Callable[[str | None, Mapping[str, object]], C]) -> C:
         """What `read` makes of the file and the command line. Blocking.
@@ -50,6 +51,14 @@ class Reread:
             except OSError as exc:
                 problem = f"{self._directory}, which relative paths are below, cannot be entered: {exc.strerror}"
                 raise ConfigError(problem) from exc
+            if (
+                self._was_read
+                and self._path is not None
+                and not os.path.isfile(self._path)
+                and os.path.exists(self._path)
+            ):
+                raise ConfigError(f"the configuration file {self._path} is a pipe or the like, which is read once only")
+            self._was_read = True
             return read(self._path, self._overrides)
 
 
@@ -71,7 +80,8 @@ def supervised(
 ) -> InOrder:
     """A service that does what SIGHUP asks for, and tells how it is; for most of the arguments see `Reloading`.
 
-    When all that is done, `afterwards` is called with the configuration that is in force then.
+    From now on, in the main thread only, SIGHUP is its own; what comes before it is started is done then. When all that
+    is done, `afterwards` is called with the configuration that is in force then.
     """
     thread = Unwaited(reactor, "reload")
     reload = Reloading(thread, keys, running, read, live=live, certificates=certificates, reopen_logs=reopen_log_files)
@@ -84,4 +94,6 @@ def supervised(
         finally:
             readiness.reloaded()
 
-    return InOrder([thread, OnHangup(reactor, hung_up), service, readiness])
+    on_hangup = OnHangup(reactor, hung_up)
+    on_hangup.take_over()
+    return InOrder([thread, on_hangup, service, readiness])

@@ -9,18 +9,16 @@ from twisted.logger import Logger
 from axcollector import __version__
 from axcollector.assembly import assemble
 from axcollector.config import KEYS, Config
-from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.config_file import Loaded, read_config
 from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
-from axcollector.exposure import warning_of
+from axcollector.exposure import Door, ingest_door, warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import check_endpoints
 from axcollector.notify import Readiness, Supervisor
 from axcollector.supervised import Reread, supervised
 
 _PROGRAM: Final = "axcollector"
-_PLAIN: Final = frozenset({"tcp", "tcp6"})
 _log = Logger()
 
 _EXAMPLE: Final = """
@@ -97,13 +95,12 @@ def _announce(loaded: Loaded) -> None:
     for note in loaded.notes:
         _log.info("{note}", note=note)
     config = loaded.config
-    if warning := warning_of(config.listen, tokens=config.ingest_auth == "token"):
+    doors = (
+        ingest_door(config.listen, tokens=config.ingest_auth == "token"),
+        Door([config.admin_listen], "admin token"),
+    )
+    if warning := warning_of(*doors):
         _log.warn("{warning}", warning=warning)
-    if split_endpoint(config.admin_listen)[0] in _PLAIN and not is_local(config.admin_listen):
-        _log.warn(
-            "admin_listen takes its token over the network without TLS, where others may read and use it:"
-            " listen on 127.0.0.1, or on axtls:9001:certificate=…:key=… instead"
-        )
     _log.info(
         "axcollector {version} takes records at {listen}; data in {data_directory}; files go to {store}",
         version=__version__,

@@ -11,15 +11,17 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL
+from OpenSSL.crypto import X509, Error, X509StoreFlags
 
 from axcollector.core.errors import ConfigError
+from axcollector.regular import regular
 
 CIPHERS: Final = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """For TLS 1.2: forward secrecy and authenticated encryption only. Those of TLS 1.3 are all of that kind."""
@@ -87,20 +89,24 @@ def load_credentials(files: TlsFiles, now: float) -> Credentials:
     if files.client_ca is not None:
         texts.append(_read("client_ca", files.client_ca))
         authorities = _certificates("client_ca", files.client_ca, texts[2])
-        _ask_clients(context, files.client_ca)
+        _ask_clients(context, files.client_ca, authorities)
         for each in authorities:
             warnings += _about_date("client_ca", files.client_ca, each, now)
     digest = hashlib.sha256(b"".join(hashlib.sha256(text).digest() for text in texts)).digest()
     return Credentials(context, digest, _facts(chain[0]), tuple(warnings))
 
 
-def _ask_clients(context: SSL.Context, path: str) -> None:
-    """Refuse clients without a certificate of these authorities, in the handshake."""
+def _ask_clients(context: SSL.Context, path: str, authorities: Sequence[x509.Certificate]) -> None:
+    """Refuse clients without a certificate of these authorities, in the handshake; their order is of no account."""
+    store: Any = context.get_cert_store()
     try:
-        context.load_verify_locations(path)
-        context.load_client_ca(os.fsencode(path))
-    except (SSL.Error, AssertionError) as exc:
+        for each in authorities:
+            store.add_cert(X509.from_cryptography(each))
+            context.add_client_ca(each)
+    except (SSL.Error, Error, ValueError) as exc:
         raise _unusable("client_ca", path, f"OpenSSL does not take it ({_said(exc)})") from exc
+    # An authority that another one vouches for is believed by itself, without that one: it is the one that was named.
+    store.set_flags(X509StoreFlags.PARTIAL_CHAIN)
     context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT)
     # A session that is taken up again would not be looked at again.
     context.set_options(SSL.OP_NO_TICKET)
@@ -108,7 +114,7 @@ def _ask_clients(context: SSL.Context, path: str) -> None:
 
 def _read(name: str, path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             text = file.read(_LONGEST_FILE_BYTES + 1)
     except OSError as exc:
         hint = "is the path right, and may this process's user read it?"

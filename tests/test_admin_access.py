@@ -2,14 +2,14 @@
 
 import base64
 import json
+import os
 from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
-from twisted.web.server import Site
 
-from axcollector.admin.access import AdminToken, GuardedResource, read_token
+from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token
 from axcollector.admin.health import HealthAPI
 from axcollector.core.errors import ConfigError
 from tests.test_health import FRESH, SICK, WELL, Patient
@@ -29,7 +29,7 @@ def exchange(
     """Status, head and body of an answer."""
     guard = token if token is not None else AdminToken(TOKEN)
     pages = HealthAPI(patient, guard.allows).resource()
-    connection = Connection(Site(GuardedResource(pages, guard), reactor=Clock()))
+    connection = Connection(AdminSite(GuardedResource(pages, guard), Clock()))
     headers = tuple(("Authorization", value) for value in authorization)
     connection.send(request(method, target, headers=headers))
     head, _, body = connection.transport.value().partition(b"\r\n\r\n")
@@ -72,6 +72,20 @@ def test_without_a_token(target: str, method: str) -> None:
     """Only the exact paths of health are open; everything else, there or not, is not even said to be there."""
     status, _, body = exchange(target, method=method)
     assert (status, bool(body)) == (401, method != "HEAD")
+
+
+def test_nothing_is_logged_of_requests(log_events: list[LogEvent]) -> None:
+    """No line for each probe, and none for what somebody takes for a way to send the token."""
+    pages = HealthAPI(WELL, lambda _: True).resource()
+    site = AdminSite(GuardedResource(pages, AdminToken(TOKEN)), Clock())
+    site.startFactory()
+    connection = Connection(site)
+    for target in ("/healthz", f"/readyz?token={TOKEN}"):
+        connection.send(request("GET", target, headers=(("Referer", TOKEN),)))
+    connection.hang_up()
+    assert connection.transport.value().count(b"HTTP/1.1 200 ") == 2
+    site.stopFactory()
+    assert log_events == []
 
 
 def test_two_headers() -> None:
@@ -119,6 +133,10 @@ def test_tokens_in_files(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"admin_token_file: .* does not hold one token") as caught:
             read_token(None, str(path))
         assert not text.strip() or text.strip() not in str(caught.value)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ConfigError, match=r"/token cannot be read: It is no regular file$"):
+        read_token(None, str(path))
     path.unlink()
     with pytest.raises(ConfigError, match=r"admin_token_file: .*/token cannot be read: No such file or directory$"):
         read_token(None, str(path))

@@ -251,6 +251,23 @@ def test_directories_above(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "a" / "b") == []
 
 
+def test_links_on_the_way(tmp_path: Path) -> None:
+    """A link that leads to another one is as good as the directory that the other one lies in; circles end."""
+    for name in ("first", "between", "last"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "first" / "link").symlink_to("../between/link")
+    (tmp_path / "between" / "link").symlink_to(tmp_path / "last")
+    place = str(tmp_path / "first" / "link" / "data")
+    check_above(place)
+    for name in ("first", "between", "last"):
+        (tmp_path / name).chmod(0o777)
+        with pytest.raises(UnsafeDirectory, match=f"^{tmp_path}/.* can be written by others"):
+            check_above(place)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "last" / "circle").symlink_to(tmp_path / "last" / "circle")
+    check_above(str(tmp_path / "last" / "circle"))
+
+
 def test_groups_of_one() -> None:
     """Root's group, which others seldom are in, is one; a group of nobody's, and one of others, is not."""
     assert is_group_of_one(0, 0)

@@ -39,6 +39,7 @@ FLOORS: Final = {
         "room",
         "quarantine",
         "quarantine_files",
+        "regular",
         "tls_files",
         "buckets",
         "backlog",

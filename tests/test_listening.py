@@ -107,8 +107,8 @@ def test_an_endpoint_that_fails_later(logged_failures: LoggedFailures) -> None:
     """A failure that comes too late to be raised is logged."""
     endpoint = SlowEndpoint()
     service = started(endpoint)
-    endpoint.opening.errback(OSError("no"))
-    assert [str(failure) for failure in logged_failures.take(OSError)] == ["no"]
+    endpoint.opening.errback(OSError("no, password=x"))
+    assert [str(failure) for failure in logged_failures.take(OSError)] == ["no, password=…"]
     result_of(service.stopService())
 
 

@@ -95,3 +95,39 @@ def test_a_supervisor_that_does_not_listen(tmp_path: Path, log_events: list[LogE
     assert [formatEvent(event) for event in log_events] == [
         "the supervisor cannot be told anything: Resource temporarily unavailable"
     ]
+
+
+def test_a_supervisor_that_hears_later(listener: tuple[socket.socket, str], log_events: list[LogEvent]) -> None:
+    """What it waits for, and could not be told because its queue was full, it is told when there is room."""
+    clock = Clock()
+    supervisor = Supervisor({"NOTIFY_SOCKET": listener[1]})
+    service = Readiness(clock, supervisor, lambda: None, "taking records")
+    while supervisor.tell(STATUS="full"):
+        pass
+    service.startService()
+    heard(listener[0])
+    clock.advance(LOOK_SECONDS)
+    assert heard(listener[0]) == ["READY=1\nSTATUS=taking records"]
+    service.reloading()
+    while supervisor.tell(STATUS="full"):
+        pass
+    service.reloaded()
+    heard(listener[0])
+    clock.advance(LOOK_SECONDS)
+    assert heard(listener[0]) == ["READY=1"]
+    clock.advance(LOOK_SECONDS)
+    assert heard(listener[0]) == []
+    result_of(service.stopService())
+    assert len(log_events) == 1
+
+
+def test_a_reload_that_ends_while_it_stops(listener: tuple[socket.socket, str]) -> None:
+    """A service that has said that it stops says nothing else any more, whatever is reloaded then."""
+    service = Readiness(Clock(), Supervisor({"NOTIFY_SOCKET": listener[1]}), lambda: None, "taking records")
+    service.startService()
+    service.reloading()
+    result_of(service.stopService())
+    heard(listener[0])
+    service.reloaded()
+    service.reloading()
+    assert heard(listener[0]) == []

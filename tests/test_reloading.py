@@ -1,5 +1,6 @@
 """What SIGHUP does: in a process of the tests' own, with everything given to it."""
 
+import fcntl
 import os
 import signal
 from collections.abc import Awaitable, Iterator
@@ -109,16 +110,48 @@ def test_the_signal_is_given_back(spared: list[int]) -> None:
     assert spared == [signal.SIGHUP]
 
 
+def test_signals_before_the_start(spared: list[int]) -> None:
+    """What comes once the signal is taken over, and before the service is started, is worked on after that."""
+    reactor, work = FromThreads(), Work()
+    service = OnHangup(reactor, work)
+    service.take_over()
+    hang_up(3)
+    service.startService()
+    assert work.runs == []
+    reactor.turn()
+    assert len(work.runs) == 1
+    work.runs[0].callback(None)
+    result_of(service.stopService())
+    assert spared == []
+
+
+@pytest.mark.usefixtures("spared")
+def test_a_signal_that_would_end_the_process() -> None:
+    """It is not given back to the system: what comes behind the end of the service does nothing."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    reactor, work = FromThreads(), Work()
+    service = OnHangup(reactor, work)
+    service.startService()
+    result_of(service.stopService())
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    service.startService()
+    hang_up()
+    reactor.turn()
+    assert len(work.runs) == 1
+    work.runs[0].callback(None)
+    result_of(service.stopService())
+
+
 def test_work_that_fails(spared: list[int], logged_failures: LoggedFailures) -> None:
     """It is logged, unless it was given up because all stops, and the next signal does it anew."""
     reactor, work = FromThreads(), Work()
     service = OnHangup(reactor, work)
     service.startService()
-    for problem in (ZeroDivisionError(), defer.CancelledError()):
+    for problem in (ZeroDivisionError("at http://u:pass@host/?q"), defer.CancelledError()):
         hang_up()
         reactor.turn()
         work.runs[-1].errback(problem)
-    assert len(logged_failures.take(ZeroDivisionError)) == 1
+    assert [str(words) for words in logged_failures.take(ZeroDivisionError)] == ["at http://host/?…"]
     assert len(work.runs) == 2
     result_of(service.stopService())
 
@@ -295,6 +328,8 @@ def test_log_files_that_were_renamed(tmp_path: Path) -> None:
         publisher(event)
         assert reopen_log_files(publisher) == [str(path) for path in paths]
         publisher(event)
+        assert not os.get_inheritable(plain.fileno())
+        assert fcntl.fcntl(plain.fileno(), fcntl.F_GETFL) & os.O_APPEND
         assert [path.with_suffix(".old").read_text().count("an event") for path in paths] == [2, 2]
         assert [path.read_text().count("an event") for path in paths] == [1, 1]
         assert paths[1].stat().st_mode & 0o777 == 0o640
@@ -310,6 +345,57 @@ def test_log_files_that_were_renamed(tmp_path: Path) -> None:
             reopen_log_files(publisher)
         publisher(event)
     rotating.close()
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:
+    """However often nothing, or something, was to be done."""
+    path = tmp_path / "twist.log"
+    with open(path, "a") as plain:
+        publisher = LogPublisher(textFileLogObserver(plain))
+        before = len(os.listdir("/proc/self/fd"))
+        for number in range(20):
+            reopen_log_files(publisher)
+            path.rename(tmp_path / f"{number}.log")
+            reopen_log_files(publisher)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_log_file_in_whose_place_a_pipe_is(tmp_path: Path) -> None:
+    """It is not waited for, with a reader or without; the log goes on where it was."""
+    path = tmp_path / "twist.log"
+    with open(path, "a") as plain:
+        publisher = LogPublisher(textFileLogObserver(plain))
+        path.rename(tmp_path / "old.log")
+        os.mkfifo(path)
+        with pytest.raises(OSError, match="No such device or address"):
+            reopen_log_files(publisher)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        with pytest.raises(OSError, match="It is no regular file"):
+            reopen_log_files(publisher)
+        os.close(reader)
+        publisher({"log_format": "an event", "log_time": 0.0})
+    assert "an event" in (tmp_path / "old.log").read_text()
+
+
+def test_a_configuration_from_a_pipe(tmp_path: Path) -> None:
+    """It is read at the start, and not waited for on SIGHUP."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    read = Reread(str(path), {})
+    descriptor = os.open(path, os.O_RDWR)
+    os.write(descriptor, b"request_timeout: 5\n")
+    assert read(lambda _, __: os.read(descriptor, 100)) == b"request_timeout: 5\n"
+    with pytest.raises(ConfigError, match=r"is a pipe or the like, which is read once only$"):
+        read(load_config)
+    os.close(descriptor)
+
+
+def test_observers_that_lead_in_a_circle(tmp_path: Path) -> None:
+    """Each is looked at once."""
+    with open(tmp_path / "a.log", "a") as plain:
+        first, second = (FilteringLogObserver(textFileLogObserver(plain), []) for _ in range(2))
+        first._observer, second._observer = second, first  # type: ignore[assignment]
+        assert reopen_log_files(LogPublisher(first)) == []
 
 
 def test_a_log_file_that_is_closed() -> None:

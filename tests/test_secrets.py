@@ -494,11 +494,59 @@ def test_a_request_that_meets_a_bug(
         ("{'bearer_token': 'x y', 'n': 1}", "{'bearer_token': …, 'n': 1}"),
         ("sig=abc&X-Amz-Credential=d/e&c=1", "sig=…&X-Amz-Credential=…&c=1"),
         ("token axt_abc-DEF_1 refused", "token … refused"),
+        ("http://me:p@ss@h:1/x", "http://h:1/x"),
+        ("proxy http://me:pa/ss?w#ord@h:1/x is down", "proxy http://h:1/x is down"),
+        ("{'x-api-key': 'abc'}", "{'x-api-key': …}"),
+        ("access_key=abc&private-key=def", "access_key=…&private-key=…"),
+        ("passphrase: abc, pwd=a;b", "passphrase: …, pwd=…"),
+        ("password=b'it is', n=1", "password=…, n=1"),
+        ("{b'x-token': [b'abc']}", "{b'x-token': …]}"),
+        ('"client_secret": "a\\"b", "n": 1', '"client_secret": …, "n": 1'),
+        ("Set-Cookie: a=b; c=d\nnext", "Set-Cookie: …\nnext"),
+        (
+            "of -----BEGIN EC PRIVATE KEY-----\nMHc\n-----END EC PRIVATE KEY----- at",
+            "of -----BEGIN EC PRIVATE KEY-----… at",
+        ),
+        ("b'-----BEGIN PRIVATE KEY-----\\nMHc", "b'-----BEGIN PRIVATE KEY-----…"),
     ],
 )
 def test_redaction(text: str, shown: str) -> None:
     """Rather too much than too little."""
     assert redacted(text) == shown
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "a-",
+        "a:",
+        "://a:",
+        "bearer ",
+        "password",
+        "pwd=",
+        "cookie:",
+        "cookie ",
+        'token="\\',
+        "token='b",
+        "axt_",
+        "x_key \t",
+        "-----BEGIN PRIVATE KEY-----",
+        "-----BEGIN ",
+    ],
+)
+def test_redaction_of_long_texts(unit: str) -> None:
+    """It takes time in proportion to the text, whatever the text: else this would take hours."""
+    text = unit * (300_000 // len(unit))
+    assert len(redacted(text)) <= len(text)
+
+
+def test_long_words_are_cut() -> None:
+    """What an exception quotes of a body is not logged at any length, nor what is secret at the cut."""
+    text = "token='" + "x y" * 1000 + "z" * 20_000
+    told = without_secrets(Failure(ValueError(text)))
+    assert str(told.value) == "token=…"
+    assert len(str(without_secrets(Failure(ValueError("z" * 20_000))).value)) == 16_384
 
 
 def test_exceptions_that_do_not_speak(logged_failures: LoggedFailures) -> None:

@@ -230,11 +230,11 @@ def test_a_journal_that_cannot_be_cut_back_is_left(tmp_path: Path) -> None:
 
 
 def test_bugs_are_logged_and_answered(tmp_path: Path, logged_failures: LoggedFailures) -> None:
-    """What is no OSError is a bug: it is logged as one, and whoever waits is told."""
+    """What is no OSError is a bug: it is logged as one, and whoever waits is told, but not in its words."""
     f = Fixture(tmp_path)
     refused = f.spool.submit(Batch(Tenant("t", "\ud800", "e"), b"1\n", 1))
     f.run()
-    with pytest.raises(SpoolFailed):
+    with pytest.raises(SpoolFailed, match=r"^The batch could not be stored: the log says why$"):
         result_of(refused)
     assert len(logged_failures.take(UnicodeEncodeError)) == 1
     f.store(b"2")

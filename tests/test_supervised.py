@@ -1,5 +1,6 @@
 """The service as a process that somebody looks after: SIGHUP, readiness, sockets that it is given, systemd's units."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -183,6 +184,8 @@ def test_log_files(supervisor: Supervisor, tmp_path: Path, launcher: str) -> Non
     assert "SIGHUP" not in (tmp_path / "old.log").read_text()
     if launcher == "twistd":
         process.send_signal(signal.SIGUSR1)
+        while not (tmp_path / "service.log.1").exists():  # of two signals at once the smaller number would come first
+            assert process.poll() is None
         supervisor.reload(process.pid)
         assert "the log goes on in a new" in (tmp_path / "service.log.1").read_text()
         assert "the configuration was read" in log.read_text()
@@ -220,6 +223,33 @@ def test_a_daemon(supervisor: Supervisor, tmp_path: Path) -> None:
         assert ended.read() == b""  # its end, when the process has ended
     assert "Traceback" not in (tmp_path / "log").read_text()
     assert not (tmp_path / "pid").exists()
+
+
+def test_signals_at_the_beginning_and_the_end(supervisor: Supervisor, tmp_path: Path) -> None:
+    """From when the pid file is there until it is gone, SIGHUP, however much of it, ends nothing before its time."""
+    pid_file = tmp_path / "pid"
+    process = supervisor.run(
+        *TWISTD, "-n", f"--pidfile={pid_file}", "axcollector", "--listen", LOCAL, "--admin-listen", ""
+    )
+    while not pid_file.exists():
+        assert process.poll() is None
+    flood = threading.Thread(target=hang_up_until_the_end, args=(process,))
+    flood.start()
+    supervisor.hears("READY=1")
+    process.terminate()
+    assert process.wait(60) in {0, -signal.SIGTERM}
+    flood.join()
+    text = supervisor.output.read_text()
+    assert "SIGHUP: the configuration was read" in text
+    assert "Traceback" not in text
+    assert not pid_file.exists()
+
+
+def hang_up_until_the_end(process: "subprocess.Popen[bytes]") -> None:
+    """Send a process SIGHUP, again and again, for as long as it runs."""
+    while process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGHUP)
 
 
 def test_the_signing_service(supervisor: Supervisor, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from twisted.internet.error import CannotListenError
 from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from axcollector import __version__
+from axcollector.admin.access import AdminSite
 from axcollector.assembly import assemble
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded
@@ -186,6 +187,8 @@ def test_fewer_connections_than_wanted(log_events: list[LogEvent]) -> None:
     ("listen", "warned"),
     [
         ("tcp:9001", True),
+        ("systemd:domain=INET:name=admin", True),
+        ("systemd:domain=UNIX:name=admin", False),
         ("axtls:9001:certificate=c:key=k", False),
         ("tcp:9001:interface=127.0.0.1", False),
         ("unix:/run/admin.sock", False),
@@ -196,7 +199,9 @@ def test_an_admin_token_in_the_clear(log_events: list[LogEvent], listen: str, wa
     """A port that takes the token from other machines without TLS gets one warning, which says what to do."""
     launched(StandIn(), Loaded(Config(admin_listen=listen, admin_token="hush"))).startService()
     *warnings, _ = (str(formatEvent(event)) for event in log_events)
-    assert ["axtls:9001:certificate=" in line for line in warnings] == [True] * warned
+    remedy = "listen on axtls:PORT:certificate=…:key=…, or listen on interface=127.0.0.1 or unix: only"
+    expected = f"without TLS others can read the admin token sent to {listen}; {remedy}"
+    assert warnings == [expected] * warned
     assert "hush" not in str(log_events)
 
 
@@ -226,6 +231,7 @@ def test_services_that_cannot_start(capfd: pytest.CaptureFixture[str], problem: 
     [
         ({"listen": ["tcp:1", "tcp:2"]}, 1),
         ({"listen": ["tcp:1"], "ingest_auth": "token"}, 1),
+        ({"listen": ["tcp:1"], "admin_listen": "tcp:2", "admin_token": "hush"}, 1),
         ({"listen": ["ssl:1:privateKey=k"]}, 1),
         ({"listen": ["ssl:1:privateKey=k"], "ingest_auth": "token"}, 0),
         ({}, 0),
@@ -335,6 +341,7 @@ def test_what_is_exchanged_in_a_running_process(tmp_path: Path) -> None:
     config = Config(local_storage_path=str(tmp_path), admin_token="one", admin_listen="", request_timeout=60)
     whole = assemble(reactor, config)
     admin, ingest = (listeners._factory for listeners in whole.listeners)
+    assert isinstance(admin, AdminSite)
 
     def status(token: str) -> int:
         connection = Connection(admin)

@@ -150,6 +150,22 @@ def test_mutual_tls(tmp_path: Path, version: ssl.TLSVersion) -> None:
     assert "EXPIRED" in refused(door.client(*expired, maximum_version=version))
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_an_authority_below_another(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    """What is named in `client_ca` is enough: not the root above it, nor what else that has vouched for."""
+    root = Authority("root")
+    named, sister = root.below(), root.below()
+    door = Door(tmp_path, authority=named, client_ca=True)
+    for authority in (named, root, sister):
+        context = client_context(None, *authority.write("client", tmp_path, certificate="c.pem", key="c.key"))
+        context.maximum_version = version
+        client = MemoryClient(door.factory, context)
+        if authority is named:
+            assert door.says(client) == b"hello"
+        else:
+            assert refused(client)
+
+
 def test_mutual_tls_takes_no_session_up_again(tmp_path: Path) -> None:
     """A session could outlive the right to it, so that there are none."""
     door = Door(tmp_path, client_ca=True)
@@ -282,7 +298,14 @@ def test_http_without_tls_by_a_client_that_stays(door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x80\x2e\x01\x00\x02", b"\x00" * 50, b"\x16\x03\x01\xff\xff" + b"\xff" * 300, b"\x17\x03\x03\x00\x01x"]
+    "data",
+    [
+        b"\x80\x2e\x01\x00\x02",
+        b"\x00" * 50,
+        b"0123456789" * 5,
+        b"\x16\x03\x01\xff\xff" + b"\xff" * 300,
+        b"\x17\x03\x03\x00\x01x",
+    ],
 )
 def test_bytes_that_are_nothing(door: Door, data: bytes) -> None:
     """Neither TLS nor HTTP: closed at once, or when the time is over; never a traceback."""
@@ -324,6 +347,16 @@ def test_sockets_that_systemd_did_not_give(tmp_path: Path) -> None:
     for which in ("7", "a\\:b"):
         with pytest.raises(ConfigError, match="systemd gave this process no such socket"):
             endpoints_of(Clock(), "listen", [f"axtls:systemd={which}:{tls}"])
+
+
+def test_relative_paths_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are those of the start, whatever directory the process works in when they are read again."""
+    Authority().write("127.0.0.1", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    (endpoint,) = endpoints_of(Clock(), "listen", ["axtls:1:certificate=certificate.pem:key=key.pem"])
+    monkeypatch.chdir("/")
+    assert isinstance(endpoint, TlsEndpoint)
+    assert not endpoint.certificates.use(endpoint.certificates.read())
 
 
 def test_endpoints_of_the_next_start(tmp_path: Path) -> None:

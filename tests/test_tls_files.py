@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from OpenSSL import SSL
 
 from axcollector.core.errors import ConfigError
 from axcollector.tls_files import TlsFiles, load_credentials
@@ -43,6 +44,16 @@ def test_files_that_are_fine(files: TlsFiles) -> None:
     assert without.digest != credentials.digest
 
 
+def test_what_openssl_is_told(files: TlsFiles) -> None:
+    """No renegotiation, no compression, no sessions kept; and clients are told whose certificate is wanted."""
+    context = load_credentials(files, NOW).context
+    wanted = SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET
+    assert context.set_options(0) & wanted == wanted
+    assert context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
+    names = SSL.Connection(context, None).get_client_ca_list()
+    assert [name.commonName for name in names] == ["authority of a test"]
+
+
 @pytest.mark.parametrize("name", ["certificate", "key", "client_ca"])
 def test_files_that_are_not_there(files: TlsFiles, name: str) -> None:
     """The argument, the file, why, and what to look at."""
@@ -52,6 +63,9 @@ def test_files_that_are_not_there(files: TlsFiles, name: str) -> None:
     assert refusal(files) == f"{name}={path} cannot be read: No such file or directory; {hint}"
     os.mkdir(path)
     assert refusal(files) == f"{name}={path} cannot be read: Is a directory; {hint}"
+    os.rmdir(path)
+    os.mkfifo(path)
+    assert refusal(files) == f"{name}={path} cannot be read: It is no regular file; {hint}"
 
 
 @pytest.mark.parametrize("name", ["certificate", "key", "client_ca"])
@@ -126,12 +140,14 @@ def test_dates(tmp_path: Path) -> None:
         f"certificate={files.certificate} expired at 2025-05-06 07:08 UTC: most clients refuse it;"
         " put a new one there and send SIGHUP"
     )
-    assert load_credentials(files, end.timestamp() - 1).warnings == ()
+    assert load_credentials(files, end.timestamp()).warnings == ()
     (warning,) = load_credentials(files, 0).warnings
     assert "is not valid before 2020-01-01 00:00 UTC" in warning
 
 
-@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True)])
+@pytest.mark.parametrize(
+    ("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True), (0o604, True), (0o602, True)]
+)
 def test_modes(files: TlsFiles, mode: int, warned: bool) -> None:
     """A key that everybody can read is warned of; a group may be there to read it."""
     os.chmod(files.key, mode)

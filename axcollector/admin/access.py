@@ -12,12 +12,15 @@ from typing import Any, Final
 
 from klein import KleinRenderable
 from klein.resource import KleinResource
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
+from twisted.web.server import Site
 
 from axcollector import answers
 from axcollector.core.authorization import BEARER_OR_BASIC, token_in
 from axcollector.core.errors import ConfigError, Rejected
+from axcollector.regular import regular
 
 OPEN: Final = frozenset({b"/healthz", b"/readyz"})
 _TOKEN: Final = re.compile(rb"\s*([!-~]{1,4096})\s*")
@@ -54,7 +57,7 @@ def read_token(token: str | None, path: str | None) -> str | None:
             raise ConfigError("admin_token is not one token; allowed are visible ASCII characters")
         return token and token.strip()
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=regular) as file:
             match = _TOKEN.fullmatch(file.read(1 << 13))
     except OSError as exc:
         raise ConfigError(f"admin_token_file: {path} cannot be read: {exc.strerror}") from exc
@@ -81,6 +84,17 @@ class GuardedResource(Resource):
         refusal = Rejected("UNAUTHORIZED", "The admin token is needed (admin_token)", BEARER_OR_BASIC)
         body = answers.refuse(request, refusal)
         return b"" if request.method == b"HEAD" else body
+
+
+class AdminSite(Site):
+    """Where the admin pages are served."""
+
+    def __init__(self, pages: GuardedResource, clock: IReactorTime) -> None:
+        make: Any = super().__init__  # has no types
+        make(pages, reactor=clock)
+
+    def log(self, request: object) -> None:
+        """Write no access log: a probe comes every few seconds, and what stands in a path or query may be a secret."""
 
 
 def _digest(token: bytes) -> bytes:

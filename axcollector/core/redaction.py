@@ -9,19 +9,31 @@ import re
 from typing import Final
 
 _TAKEN: Final = "…"
-_URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#@]*@)?(?P<rest>[^\s?#]*)(?P<query>[?#]\S*)?")
+# Each takes time in proportion to the text, whatever the text is: no repetition begins where another one could have.
+_URL: Final = re.compile(
+    r"://"
+    r"(?:[^\s/?#]*@|[^\s/?#@:]*:\S*@)?"  # a password may hold what it should not, such as / and @
+    r"(?P<rest>[^\s?#]*)(?P<query>[?#]\S*)?"
+)
 _AUTHORIZATION: Final = re.compile(r"\b(Bearer|Basic|Digest|AWS4-HMAC-SHA256)(\s+|%20|\+)[^\r\n]+", re.IGNORECASE)
 _NAMED: Final = re.compile(
-    r"([\w-]*(?:signature|credential|token|secret|password|passwd|authorization|\bsig)[\w-]*[\"']?\s*(?:=|%3D|:)\s*)"
-    r"(?:\"[^\"]*\"|'[^']*'|[^\s&,;\"']+)",
-    re.IGNORECASE,
+    r"((?:signature|credential|token|secret|password|passwd|passphrase|pwd|authorization|(?:api|access|private)[_-]?key|\bsig)"
+    r"[\w-]{0,40}[\"']?\s*(?:=|%3D|:)\s*)"
+    r"[\[(]*(?:[bru]{0,2}(?:\"(?:\\.|[^\"\\])*(?:\"|\Z)|'(?:\\.|[^'\\])*(?:'|\Z))|[^\s&,\"']+)",
+    re.IGNORECASE | re.DOTALL,
+)
+_COOKIES: Final = re.compile(r"\b(cookie[\"']?\s*[:=]\s*)[^\r\n]+", re.IGNORECASE)
+_PRIVATE_KEY: Final = re.compile(
+    r"(-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----).*?(?:-----END [A-Z ]{0,20}PRIVATE KEY-----|\Z)", re.DOTALL
 )
 _TOKEN: Final = re.compile(r"\baxt_[A-Za-z0-9_-]+")
 
 
 def redacted(text: str) -> str:
     """A text without what may be a secret in it: users and queries of URLs, credentials, what is named as a secret."""
+    text = _PRIVATE_KEY.sub(rf"\1{_TAKEN}", text)
     text = _URL.sub(_without_query, text)
+    text = _COOKIES.sub(rf"\1{_TAKEN}", text)
     text = _AUTHORIZATION.sub(rf"\1 {_TAKEN}", text)
     text = _NAMED.sub(rf"\1{_TAKEN}", text)
     return _TOKEN.sub(_TAKEN, text)
@@ -29,4 +41,4 @@ def redacted(text: str) -> str:
 
 def _without_query(found: "re.Match[str]") -> str:
     query = found["query"]
-    return f"{found['scheme']}{found['rest']}{query[0] + _TAKEN if query else ''}"
+    return f"://{found['rest']}{query[0] + _TAKEN if query else ''}"

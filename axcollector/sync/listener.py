@@ -5,9 +5,8 @@ catalog, while readers go on with the old one; what comes meanwhile waits behind
 is tried again, ever later; until it can be, nothing behind it is taken, since that builds on it. But a newer
 snapshot makes all before it pointless, back to the first snapshot that waits: they are dropped.
 
-Change lists are applied in the reactor's thread, where the readers are, a slice a turn, and shown to readers all at
-once (`core.amendment`); one that holds something invalid is given up before that. A catalog that is replaced is taken
-apart in the worker's thread, since freeing it in one piece would stall the reactor.
+Change lists are applied in the reactor's thread, where the readers are, a slice a turn, and shown all at once
+(`core.amendment`); invalid ones are given up before that. A replaced catalog is freed in the worker's thread.
 
 Where nobody wants a catalog (`use_caching: false`), snapshots only say which registry file is to be asked.
 """
@@ -20,6 +19,7 @@ from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
+from axcollector.bugs import report
 from axcollector.core.amendment import Amendment
 from axcollector.core.catalog import Catalog
 from axcollector.core.errors import RegistryError
@@ -135,7 +135,7 @@ class SyncListener(Service):
     def _take(self) -> None:
         if self.running and self._work is None and self._queue:
             self._work = defer.ensureDeferred(self._run())
-            self._work.addErrback(lambda f: self._log.failure("a sync event could not be applied", failure=f))
+            self._work.addErrback(lambda f: report(self._log, "a sync event could not be applied", f))
             self._work.addBoth(lambda _: self._ended())
 
     def _ended(self) -> None:
