@@ -9,6 +9,9 @@ say it at the right place among its own checks. A resource that is mounted in an
 # mypy: allow-untyped-calls
 # (What Twisted's own classes leave without types; mypy's list of exceptions does not reach calls by `super`.)
 
+from typing import Final
+
+from twisted.internet import task
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.web.resource import IResource
@@ -18,6 +21,9 @@ from axcollector.channel import IngestChannel, IngestRequest
 from axcollector.connections import Connections, host_of
 from axcollector.conversation import IDLE_SECONDS
 from axcollector.reception import Pending
+
+_DRAIN_TURN_SECONDS: Final = 0.01
+_DRAIN_TURNS: Final = 100
 
 
 class IngestSite(Site):
@@ -70,3 +76,14 @@ class IngestSite(Site):
         """Close the connections on which nothing is being answered, and the others behind their answers."""
         for channel in list(self.channels):
             channel.close_when_idle()
+
+    async def drain(self) -> None:
+        """Wait until the answers that were given are taken, and the connections closed; not for long.
+
+        For when nothing is answered any more: whoever ends the process in the turn in which an answer was written
+        takes it back.
+        """
+        for _ in range(_DRAIN_TURNS):
+            if not self.channels:
+                return
+            await task.deferLater(self.reactor, _DRAIN_TURN_SECONDS)

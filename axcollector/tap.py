@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted.application.service import IService
+from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.web.server import Site
 
@@ -199,6 +200,7 @@ def assemble(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
     service = InOrder(
         [
             ClockSteps(reactor, time.time, time.monotonic),
+            OnStop(lambda: defer.ensureDeferred(ingest.drain())),
             collector,
             listeners[0],
             OnStop(ingest.close_idle),
