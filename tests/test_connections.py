@@ -43,6 +43,15 @@ def test_unix_sockets_have_no_address() -> None:
         connections.entered(None)
 
 
+def test_addresses_are_forgotten() -> None:
+    """Nothing is kept of an address from which no connection is left, however many there were."""
+    connections = Connections(Clock(), 0, 2)
+    for number in range(100):
+        connections.entered(f"192.0.2.{number}")
+        connections.left(f"192.0.2.{number}")
+    assert (connections.count, len(connections._by_host)) == (0, 0)
+
+
 def test_it_is_logged_now_and_then(log_events: list[LogEvent]) -> None:
     """A line says that it is full, and by which limit; not one for each connection. All are counted."""
     clock = Clock()

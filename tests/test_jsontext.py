@@ -69,7 +69,7 @@ def test_long_keys() -> None:
     """A key that is longer than any that is looked for is none of those, and its member is whole."""
     for key in ("organization" + "x" * 300, "\\u006f" * 300):
         (member,) = jsontext.members(b'{"%b": 1}' % key.encode())
-        assert (len(member.key) > 200, member.key_text, member.value) == (True, b'"%b"' % key.encode(), b"1")
+        assert (len(member.key), member.key_text, member.value) == (256, b'"%b"' % key.encode(), b"1")
     (member,) = jsontext.members(b'{"%b":1}' % "".join(f"\\u{ord(c):04x}" for c in "organization").encode())
     assert member.key == "organization"
 
