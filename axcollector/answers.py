@@ -2,14 +2,32 @@
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
+from twisted.internet import defer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
-from axcollector.core.errors import Refusal, Rejected
+from axcollector.bugs import report
+from axcollector.core.errors import Overloaded, Refusal, Rejected
 
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
+
+
+class Answer(NamedTuple):
+    """An answer.
+
+    Attributes:
+        status: Its status.
+        body: Its body.
+        headers: Its headers, beside the usual ones.
+    """
+
+    status: int
+    body: bytes
+    headers: Sequence[tuple[bytes, bytes]] = ()
 
 
 def accepted(count: int, quarantined: int | None = None) -> bytes:
@@ -36,6 +54,21 @@ def headers_of(refusal: Refusal) -> list[tuple[bytes, bytes]]:
     return [(b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after)))]
 
 
+def of_refusal(refusal: Refusal) -> Answer:
+    """The answer that says why a request is refused."""
+    return Answer(refusal.status, error(refusal.code, refusal.reason), headers_of(refusal))
+
+
+def of_problem(problem: BaseException, log: Logger) -> Answer:
+    """The answer to a request that failed, in whatever way; what nobody foresaw is logged."""
+    if isinstance(problem, defer.CancelledError):  # a thread that was to work on it has stopped
+        problem = Overloaded("The service is stopping")
+    if isinstance(problem, Refusal):
+        return of_refusal(problem)
+    report(log, "a request failed in a way nobody foresaw", Failure(problem))
+    return Answer(500, error("INTERNAL_SERVER_ERROR", "The request could not be processed"))
+
+
 def give(request: IRequest, status: int, body: bytes) -> bytes:
     """Set the answer's status and usual headers; the body, for a renderer to return."""
     request.setResponseCode(status)
@@ -44,11 +77,16 @@ def give(request: IRequest, status: int, body: bytes) -> bytes:
     return body
 
 
+def give_whole(request: IRequest, answer: Answer) -> bytes:
+    """The same for an answer with headers of its own."""
+    for name, value in answer.headers:
+        request.setHeader(name, value)
+    return give(request, answer.status, answer.body)
+
+
 def refuse(request: IRequest, refusal: Refusal) -> bytes:
     """The same for a refusal."""
-    for name, value in headers_of(refusal):
-        request.setHeader(name, value)
-    return give(request, refusal.status, error(refusal.code, refusal.reason))
+    return give_whole(request, of_refusal(refusal))
 
 
 def raw(status: bytes, code: str, reason: str, headers: Sequence[bytes] = ()) -> bytes:

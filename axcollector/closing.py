@@ -1,24 +1,42 @@
 """Closing: on the clock, has the journals of intervals that are over finished and split, and what a crash left too.
 
 The ticks are only a heartbeat: what is due follows from the wall clock and from what lies in the directories, so a
-late tick, drift or a step of the clock can delay a bucket but not misplace a record.
+late tick, drift or a step of the clock can delay a bucket but not misplace a record. Whoever writes the journals, this
+process or others, finishes them himself; that one is finished shows by its not being locked any more.
 """
+
+from typing import Protocol
 
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from axcollector.journal import JournalWriter
+from axcollector.core.layout import JournalName
 from axcollector.salvager import Salvager
 from axcollector.services import Periodic, Worker
 from axcollector.splitter import Splitter
-from axcollector.spool import Spool
 
 CLOSING_TICK_SECONDS = 0.25
 RECOVERY_TICK_SECONDS = 60.0
 PAUSE_SECONDS = 5.0
 """So long nothing is split after a split has failed: each may rewrite hundreds of megabytes before it does."""
+
+
+class Journals(Protocol):
+    """Whoever writes journals."""
+
+    def finish_due(self) -> "defer.Deferred[None]":
+        """Finish those whose interval is over, where that is not done without being asked. Fires when it is done."""
+        ...
+
+    def is_abandoned(self, journal: JournalName) -> bool:
+        """Whether a journal that is not locked was left by somebody who is gone. Called in a work thread."""
+        ...
+
+    def close(self) -> "defer.Deferred[None]":
+        """Take no more batches. Fires when all that waited are written and answered, and no journal is open."""
+        ...
 
 
 class Closing(Service):
@@ -30,8 +48,7 @@ class Closing(Service):
         self,
         clock: IReactorTime,
         worker: Worker,
-        spool: Spool,
-        writer: JournalWriter,
+        journals: Journals,
         splitter: Splitter,
         grace_seconds: float,
     ) -> None:
@@ -40,15 +57,13 @@ class Closing(Service):
         Args:
             clock: Tells and schedules time.
             worker: Where splits run.
-            spool: Has the open journal finished.
-            writer: Knows which one is open.
+            journals: Who writes the journals.
             splitter: The one of `tmp`.
             grace_seconds: How long after its end an interval is closed.
         """
         self._clock = clock
         self._worker = worker
-        self._spool = spool
-        self._writer = writer
+        self._journals = journals
         self._splitter = splitter
         self._grace = grace_seconds
         self._resume_at = 0.0
@@ -60,12 +75,10 @@ class Closing(Service):
         self._heartbeat.startService()
 
     async def _tick(self) -> None:
-        await self._spool.finish_due()
+        await self._journals.finish_due()
         now = self._clock.seconds()
         if now >= self._resume_at or now < self._resume_at - PAUSE_SECONDS:  # the clock may have been set back
-            failed = await self._worker.run(
-                self._splitter.work, now, self._grace, lambda name: name == self._writer.open_name
-            )
+            failed = await self._worker.run(self._splitter.work, now, self._grace, self._journals.is_abandoned)
             self._resume_at = now + PAUSE_SECONDS if failed else 0.0
 
     def stopService(self) -> "defer.Deferred[None]":
@@ -75,7 +88,7 @@ class Closing(Service):
 
     async def _stop(self) -> None:
         await self._heartbeat.stopService()
-        await self._spool.close()
+        await self._journals.close()
         await self._worker.run(self._splitter.work)
 
 

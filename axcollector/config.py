@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final
 
-from axcollector.config_endpoints import Endpoint, Endpoints, is_local, takes_any_port
+from axcollector.config_endpoints import Endpoint, Endpoints, is_local, may_be_shared, takes_any_port
 from axcollector.config_keys import MIB, Key, keys_of, read_values
 from axcollector.config_urls import ProxyUrl, StoreUrl, Url, shortly
 from axcollector.config_values import (
@@ -179,7 +179,7 @@ class Config:
     ] = field(default=None, repr=False)
     admin_token_file: Annotated[str | None, Path(), "a file that holds it; read at the start and on SIGHUP"] = None
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
-    http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "twisted"
+    http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "llhttp"
     upload_proxy: Annotated[
         str | None, ProxyUrl(), "the forward proxy for uploads and sync; with a password, better not on a command line"
     ] = field(default=None, repr=False)
@@ -220,8 +220,6 @@ KEYS: Final[Mapping[str, Key]] = keys_of(Config)
 """Every key, by name, in the order of the documentation."""
 
 NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
-    ("workers", lambda value: value != 1, "1 is"),
-    ("http_parser", lambda value: value == "llhttp", "twisted is, and the default"),
     ("log_format", lambda value: value == "json", "text is"),
 )
 """What is not available yet: the key, whether a value of it is one of those, and what is available."""
@@ -238,12 +236,30 @@ def _check_together(config: Config) -> None:
         )
     _check_admin(config)
     _check_sync(config)
+    _check_workers(config)
     for key, path in (("store", config.store_url.removeprefix("file:")), ("registry_path", config.registry_file)):
         if os.path.isabs(path) and os.path.commonpath([path, config.data_directory]) == config.data_directory:
             raise ConfigError(
                 f"{key}: {path!r} lies in {config.data_directory!r}, which data_path keeps for the stages;"
                 " allowed is a path outside of it"
             )
+
+
+def _check_workers(config: Config) -> None:
+    """Refuse what several processes cannot share."""
+    if config.workers == 1:
+        return
+    for endpoint in config.listen:
+        if not may_be_shared(endpoint):
+            raise ConfigError(
+                f"listen: {endpoint!r} cannot be shared by worker processes, and workers is {config.workers};"
+                " allowed are tcp:, axtls: and systemd:, or workers: 1"
+            )
+    if config.sync == "none":
+        raise ConfigError(
+            f"sync: none leaves it to an embedding program to tell one collector, and workers is {config.workers};"
+            " allowed is sync: registry or transicator, or workers: 1"
+        )
 
 
 def _check_admin(config: Config) -> None:

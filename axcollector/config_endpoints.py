@@ -19,6 +19,9 @@ _TLS_ARGUMENTS: Final = ("certificate", "key", "client_ca", "interface", "port",
 _TLS_FORM: Final = "axtls:PORT:certificate=FILE:key=FILE, and where wanted :client_ca=FILE and :interface=ADDRESS"
 
 
+_SHAREABLE: Final = frozenset({"tcp", "axtls", "systemd"})
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """A Twisted server endpoint, as text; an empty one where that means "do not listen"."""
@@ -85,6 +88,11 @@ def takes_any_port(endpoint: str) -> bool:
     kind, arguments, named = split_endpoint(endpoint)
     port = named.get("port", arguments[0] if arguments else "")
     return kind in _WITH_PORT and bool(port) and not int(port)
+
+
+def may_be_shared(endpoint: str) -> bool:
+    """Whether several processes can take connections of an endpoint, as far as its text tells."""
+    return split_endpoint(endpoint)[0] in _SHAREABLE
 
 
 def is_local(endpoint: str) -> bool:

@@ -59,7 +59,9 @@ class Connections:
     """Counts connections.
 
     Attributes:
-        turned_away: Those that are being told that they are one too many.
+        count: How many there are.
+        refused: How many were one too many since the start.
+        turned_away: Those that are being told so.
     """
 
     _log = Logger()
@@ -78,6 +80,7 @@ class Connections:
         self._by_host: Counter[str] = Counter()
         self._quiet_until = 0.0
         self.count = 0
+        self.refused = 0
         self.turned_away: set[TurnedAway] = set()
 
     def has_room(self, host: str | None) -> bool:
@@ -90,7 +93,8 @@ class Connections:
         return True
 
     def _full(self, text: str, limit: int, host: str | None) -> bool:
-        """Log that it is full, now and then."""
+        """Count it, and log that it is full, now and then."""
+        self.refused += 1
         now = self._clock.seconds()
         if now >= self._quiet_until:
             self._quiet_until = now + _QUIET_SECONDS

@@ -7,13 +7,12 @@ not synced.
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Self
 
-from axcollector.core.errors import DirectoryInUse
+from axcollector.locks import lock_file
 
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
@@ -51,6 +50,10 @@ class AppendFile:
         """Cut the file back to its first `size` bytes."""
         os.ftruncate(self._descriptor, size)
 
+    def lock(self) -> bool:
+        """Lock it until it is closed, or its process ends, however it ends. Whether nobody else has it locked."""
+        return lock_file(self._descriptor)
+
     def close(self) -> None:
         """Close it, without syncing."""
         os.close(self._descriptor)
@@ -84,6 +87,20 @@ class Disk:
         if self.exists(directory) and not self.is_directory(directory):
             raise NotADirectoryError(errno.ENOTDIR, "It lies in no directory of ours", path)
         return self.open(path)
+
+    @contextlib.contextmanager
+    def claimed(self, path: str) -> Iterator[bool]:
+        """Locks a file, if it is there and is one, until the block ends; gives False where somebody else has it."""
+        if not self.is_file(path):
+            yield True
+            return
+        try:
+            file = self.open(path)
+        except FileNotFoundError:  # it has gone meanwhile
+            yield True
+            return
+        with file:
+            yield lock_file(file.fileno())
 
     def make_directory(self, path: str) -> None:
         """A new directory that only its owner may enter; its parent is there."""
@@ -257,37 +274,3 @@ def read_slices(file: BinaryIO, slice_bytes: int = 1 << 18) -> Iterator[bytes]:
     """A file's content, slice by slice, to its end."""
     while data := file.read(slice_bytes):
         yield data
-
-
-class Lock:
-    """Holds a data directory for one owner, until released or until the process ends, however it ends."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-
-    def acquire(self) -> None:
-        """Take it, and note our process id in it.
-
-        Raises:
-            DirectoryInUse: Somebody has it.
-        """
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.fchmod(descriptor, FILE_MODE)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        except OSError as exc:
-            pid = os.pread(descriptor, 32, 0).strip()
-            os.close(descriptor)
-            if exc.errno not in {errno.EAGAIN, errno.EACCES}:
-                raise
-            raise DirectoryInUse(self._path, int(pid) if pid.isdigit() else None) from exc
-        self._descriptor = descriptor
-
-    def release(self) -> None:
-        """Give it back; the file stays, because removing it would race with the next owner."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None

@@ -13,6 +13,7 @@ class FairLock:
 
     def __init__(self) -> None:
         self._held = False
+        self._is_handing_on = False
         self._waiting: OrderedDict[str, deque[defer.Deferred[None]]] = OrderedDict()
 
     def acquire(self, whose: str) -> "defer.Deferred[None]":
@@ -23,7 +24,7 @@ class FairLock:
         Args:
             whose: What this belongs to: of what does so it is the last in turn.
         """
-        if not self._held:
+        if not (self._held or self._waiting):
             self._held = True
             return defer.succeed(None)
 
@@ -38,12 +39,25 @@ class FairLock:
         return waiter
 
     def release(self) -> None:
-        """Give the lock to the next in turn."""
-        if not self._waiting:
-            self._held = False
+        """Give the lock to the next in turn.
+
+        Who gets it may release it before it has even been called back, as all do whose work fails at once, and there
+        may be thousands of them: so the lock is handed on in one loop, not by one call within another.
+        """
+        self._held = False
+        if self._is_handing_on:
             return
+        self._is_handing_on = True
+        try:
+            while self._waiting and not self._held:
+                self._held = True
+                self._next().callback(None)
+        finally:
+            self._is_handing_on = False
+
+    def _next(self) -> "defer.Deferred[None]":
         whose, waiters = self._waiting.popitem(last=False)
         waiter = waiters.popleft()
         if waiters:
             self._waiting[whose] = waiters
-        waiter.callback(None)
+        return waiter

@@ -19,6 +19,10 @@ MAX_HEAD_BYTES: Final = 16_384
 MAX_FIELDS: Final = 500
 
 
+ValuesOf = Callable[[bytes], Sequence[bytes]]
+"""The values of a header, by its name in small letters, blanks around them removed; none where it is absent."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """Why a connection is cut: the answer in place of any resource's, behind which nothing more is read.
@@ -59,9 +63,19 @@ _AMBIGUOUS: Final = Cut(
 )
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_REQUEST_LINE: Final = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/1\.[01]")
+_REQUEST_LINE: Final = re.compile(_TOKEN + rb" [!-~\x80-\xb0]+ HTTP/1\.[01]")
+"""Of the bytes over 127, which no URI has, Twisted's parser takes these; every parser takes the same."""
 _FIELD: Final = re.compile(rb"(" + _TOKEN + rb"):([\t -~\x80-\xff]*)")
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_PLAIN_HEAD: Final = re.compile(
+    _REQUEST_LINE.pattern
+    + rb"\r\n(?:(?!(?i:content-length):(?![ \t]*[0-9]{1,18}[ \t]*\r\n))"
+    + _TOKEN
+    + rb":[\t -~\x80-\xff]*\r\n)*"
+)
+"""A head of lines that are all right; the others are looked at one by one, to tell which is wrong and how."""
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]+)(?:;[\t -~\x80-\xff]*)?")
+MAX_CHUNK_LINE_BYTES: Final = 1024
 
 
 def line_problem(line: bytes) -> Cut | None:
@@ -81,26 +95,63 @@ def field_problem(line: bytes) -> Cut | None:
     return None
 
 
-def problem(version: bytes, values_of: Callable[[bytes], Sequence[bytes]]) -> Cut | None:
+def lines_problem(head: bytes) -> Cut | None:
+    """What is wrong with the lines of a head, given with their ends; the first has to be the request's.
+
+    The hot path, where all is right: it takes no line apart.
+    """
+    if len(head) <= MAX_REQUEST_LINE_BYTES and _PLAIN_HEAD.fullmatch(head):
+        found = None
+    else:
+        line, *fields = head.removesuffix(b"\r\n").split(b"\r\n")
+        found = line_problem(line) or next(filter(None, map(field_problem, fields)), None)
+    return HEAD_TOO_LARGE if found in {None, NO_HTTP} and _is_large(head) else found
+
+
+def _is_large(head: bytes) -> bool:
+    """Whether a head, with its lines' ends, which do not count, is more than is taken."""
+    if len(head) <= MAX_HEAD_BYTES and len(head) < 2 * MAX_FIELDS:
+        return False
+    lines = head.count(b"\r\n")
+    return lines > MAX_FIELDS + 1 or len(head) - 2 * lines > MAX_HEAD_BYTES
+
+
+def unfinished_problem(head: bytes) -> Cut | None:
+    """What is wrong already with a head of which more is to come; of its last line only the length."""
+    done, end, rest = head.rpartition(b"\r\n")
+    if b"\n" in rest:
+        return NO_HTTP
+    if end:
+        return lines_problem(done + end) or (HEAD_TOO_LARGE if _is_large(head) else None)
+    return LINE_TOO_LONG if len(rest) > MAX_REQUEST_LINE_BYTES + 1 else None
+
+
+def chunk_size(line: bytes) -> int | None:
+    """The size that the line before a chunk tells, given without its end; None where it is none."""
+    found = _CHUNK.fullmatch(line) if len(line) < MAX_CHUNK_LINE_BYTES else None
+    return None if found is None else int(found[1], 16)
+
+
+def problem(version: bytes, values_of: ValuesOf) -> Cut | None:
     """What is wrong with a head of which each line is right.
 
     Args:
         version: The protocol's, `HTTP/1.1` or `HTTP/1.0`.
-        values_of: The values of a header, by its name, blanks around them removed; none where it is absent.
+        values_of: The values of its headers.
     """
-    lengths, codings = values_of(b"Content-Length"), values_of(b"Transfer-Encoding")
+    lengths, codings = values_of(b"content-length"), values_of(b"transfer-encoding")
     if len(lengths) + len(codings) > 1:
         return _AMBIGUOUS
     if codings and (version != b"HTTP/1.1" or codings[0].lower() != b"chunked"):
         return _AMBIGUOUS
-    if len(values_of(b"Host")) > 1:
+    if len(values_of(b"host")) > 1:
         return NO_HTTP
-    if version == b"HTTP/1.1" and any(each.lower() != b"100-continue" for each in values_of(b"Expect")):
+    if version == b"HTTP/1.1" and any(each.lower() != b"100-continue" for each in values_of(b"expect")):
         return UNKNOWN_EXPECTATION
     return None
 
 
-def persists(version: bytes, values_of: Callable[[bytes], Sequence[bytes]]) -> bool:
+def persists(version: bytes, values_of: ValuesOf) -> bool:
     """Whether the connection stays open behind the answer."""
-    options = {option.strip().lower() for value in values_of(b"Connection") for option in value.split(b",")}
+    options = {option.strip().lower() for value in values_of(b"connection") for option in value.split(b",")}
     return version == b"HTTP/1.1" and b"close" not in options

@@ -21,7 +21,7 @@ from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
 from axcollector.core.unpacking import Limits
 from axcollector.fairness import FairLock
-from axcollector.room import Room
+from axcollector.room import Lack
 from axcollector.services import Worker
 from axcollector.spool import Spool
 from axcollector.sync.directory import Directory
@@ -51,16 +51,6 @@ class TenantOf(Protocol):
     def __call__(self, body: Payload, /) -> Awaitable[Tenant]:
         """The tenant; raises `Refusal` where there is none."""
         ...
-
-
-class _Here:
-    """A worker that runs everything where it is asked to, at once, and makes no Deferred for it."""
-
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        return function(*arguments)
-
-
-_HERE = _Here()
 
 
 class _Large:
@@ -122,7 +112,7 @@ class Intake:
         worker: Worker,
         directory: Directory,
         spool: Spool,
-        room: Room,
+        room: Lack,
         limits: Limits,
         rules: Rules,
         max_pending_bytes: int,
@@ -190,19 +180,24 @@ class Intake:
         Raises:
             Refusal: They are not taken; the kind says why.
         """
-        batch = await self._take_here(body, content_encoding, tenant_of, scope)
+        batch = await self._take_here(body, content_encoding, tenant_of)
         if batch is None:
             batch = await self._take_carefully(body, content_encoding, tenant_of, scope, whose)
         await self._spool.submit(batch)
         return Taken(len(batch), batch.aside_count if self._sets_aside else None)
 
-    async def _take_here(
-        self, body: bytes, content_encoding: str | None, tenant_of: TenantOf, scope: str | None
-    ) -> Batch | None:
-        """The batch that a small and usual body makes, at once; None: it is neither, and nothing is held of it."""
+    async def _take_here(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> Batch | None:
+        """The batch that a small and usual body makes, at once; None: it is neither, and nothing is held of it.
+
+        The hot path of all but a few bodies: with caching it waits for nothing. It may not log or make a Deferred then;
+        what it calls takes one pass over the records, or refuses with `NeedsCare`.
+        """
         try:
             document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
-            return await self._batch_of(document, tenant_of, scope, _HERE, careful=False)
+            tenant = await tenant_of(document)
+            checked, _ = self._check(document.records, self._clock.seconds(), careful=False)
+            known = await self.directory.developers(tenant, checked.client_ids)
+            return enrichment.enrich(checked, tenant, known, self._rules, careful=False)
         except NeedsCare:
             return None
         except Rejected as exc:
@@ -221,23 +216,17 @@ class Intake:
         try:
             worker = self._large.of(len(body))
             document = await worker.run(payload.decode, body, content_encoding, self.limits)
-            return await self._batch_of(document, tenant_of, scope, worker, careful=True)
+            return await self._batch_of(document, tenant_of, scope, worker)
         finally:
             self._turn.release()
 
-    async def _batch_of(
-        self, document: Payload, tenant_of: TenantOf, scope: str | None, worker: Worker | _Here, *, careful: bool
-    ) -> Batch:
-        """The batch that a body makes once it has been taken apart.
-
-        The hot path, where all but a few bodies go with `_HERE`: with caching it waits for nothing. It may not log or
-        make a Deferred then; what it calls takes one pass over the records, or refuses with `NeedsCare`.
-        """
+    async def _batch_of(self, document: Payload, tenant_of: TenantOf, scope: str | None, worker: Worker) -> Batch:
+        """The batch that a body makes once it has been taken apart, made by a worker."""
         tenant = await tenant_of(document)
         now = self._clock.seconds()
-        checked, bad = await worker.run(partial(self._check, careful=careful), document.records, now)
+        checked, bad = await worker.run(partial(self._check, careful=True), document.records, now)
         known = await self.directory.developers(tenant, checked.client_ids)
-        batch = await worker.run(partial(enrichment.enrich, careful=careful), checked, tenant, known, self._rules)
+        batch = await worker.run(enrichment.enrich, checked, tenant, known, self._rules)
         if not bad:
             return batch
         lines = await worker.run(quarantine.lines_of, bad, tenant, scope, now)

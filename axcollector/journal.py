@@ -1,9 +1,12 @@
 """The journal's writer: the writer thread's side of the spool. It owns the open journal and alone touches it.
 
 A journal takes the batches of one interval, told by the wall clock at the commit. When the interval changes, when it
-is full or when a write fails, it is finished, and it stays where it is until the splitter takes it. A failed write or
-fsync is the end of its journal: the kernel may have dropped the pages it could not write, so nothing written to that
-file later could be trusted. It is cut back to its last acknowledged byte.
+is full or when a write fails, it is finished, and it stays where it is until the splitter takes it. While it is written
+it is locked, so that the splitter, which may be another process's, can tell: the lock goes when the journal is closed,
+or when whoever wrote it has ended, however he did.
+
+A failed write or fsync is the end of its journal: the kernel may have dropped the pages it could not write, so nothing
+written to that file later could be trusted. It is cut back to its last acknowledged byte.
 """
 
 import contextlib
@@ -20,6 +23,8 @@ from axcollector.disk import AppendFile, Disk
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 
+_TRIES = 3
+"""So many names are tried for a journal: the splitter may take a new one for a finished one before it is locked."""
 FRAME_LINES_BYTES = 1 << 22
 """So many bytes of lines go into one member; a commit of more makes several, a batch is never divided."""
 
@@ -69,8 +74,7 @@ class JournalWriter:
     """The writer thread's side: the one open journal. Blocking; not for two threads at once.
 
     Attributes:
-        open_name: The name of the journal that is written. Set before the file is made and cleared after it is closed,
-            so that another thread that sees a journal's file and then finds another name here knows it finished.
+        open_name: The name of the journal that is written.
     """
 
     open_name: str | None = None
@@ -114,16 +118,16 @@ class JournalWriter:
             raise
 
     def _create(self, interval: Interval) -> _Journal:
-        name = JournalName(interval, self._plan.instance_id, self._plan.starts, self._plan.worker, self._made)
-        self._made += 1  # also when it fails: a name is never used twice
-        self.open_name = name.journal
-        try:
+        for _ in range(_TRIES):
+            name = JournalName(interval, self._plan.instance_id, self._plan.starts, self._plan.worker, self._made)
+            self._made += 1  # also when it fails: a name is never used twice
             file = self._disk.create(os.path.join(self._plan.directory, name.journal))
-        except BaseException:
-            self.open_name = None
-            raise
-        self._journal = _Journal(name, file)
-        return self._journal
+            if _is_ours(file):
+                self.open_name = name.journal
+                self._journal = _Journal(name, file)
+                return self._journal
+            file.close()
+        raise OSError(errno.EAGAIN, "New journals are taken away before they can be written")
 
     def _append(self, journal: _Journal, members: "Sequence[_Member]") -> None:
         identity = journal.name.identity
@@ -168,6 +172,15 @@ class JournalWriter:
         interval = Interval.containing(now, self._plan.interval_seconds)
         if self._journal is not None and self._journal.name.interval != interval:
             self.finish()
+
+
+def _is_ours(file: AppendFile) -> bool:
+    """Lock a new journal. Whether it was not taken for finished before; then it may be gone, or is going."""
+    try:
+        return file.lock() and file.is_linked()
+    except BaseException:
+        file.close()
+        raise
 
 
 @dataclass(slots=True)

@@ -146,7 +146,7 @@ class Launched(Service):
             self._log.error("cannot start: {problem}", problem=str(exc))
             give_up(self._program, exc)
         self.running = True
-        _exempt_what_is_there()
+        exempt_what_is_there()
         self._announce()
 
     def stopService(self) -> "defer.Deferred[None]":
@@ -155,7 +155,7 @@ class Launched(Service):
         return defer.maybeDeferred(self._service.stopService)
 
 
-def _exempt_what_is_there() -> None:
+def exempt_what_is_there() -> None:
     """Have the garbage collector leave alone what is there now: modules and services, as long-lived as the process.
 
     A full collection looks at all of it, some 20 ms in which nobody is answered, each time to find that it is needed.

@@ -35,6 +35,7 @@ from axcollector.tls_files import TlsFiles
 
 _BACKLOG: Final = 511
 """How many connections may wait to be accepted: a handshake's work keeps others waiting for a moment."""
+_FILES: Final = ("certificate", "key", "client_ca")
 _NO_SUCH_SOCKET: Final = "systemd gave this process no such socket; is its .socket unit active, and twistd run with -n?"
 
 
@@ -60,7 +61,7 @@ class Listeners(Service):
     @property
     def certificates(self) -> tuple[Certificates, ...]:
         """Those of the endpoints that have TLS of ours, in the order of the endpoints."""
-        return tuple(each.certificates for each in self._endpoints if isinstance(each, TlsEndpoint))
+        return certificates_of(self._endpoints)
 
     @property
     def addresses(self) -> tuple[IAddress, ...]:
@@ -116,6 +117,45 @@ def endpoints_of(reactor: Any, key: str, texts: Sequence[str]) -> list[IStreamSe
     return [_endpoint(reactor, key, text) for text in texts if text]
 
 
+def certificates_of(endpoints: Sequence[IStreamServerEndpoint]) -> tuple[Certificates, ...]:
+    """Those of the endpoints that have TLS of ours, in the order of the endpoints."""
+    return tuple(each.certificates for each in endpoints if isinstance(each, TlsEndpoint))
+
+
+def absolute_endpoint(text: str) -> str:
+    """An endpoint that means the same whatever directory the process works in when it is made."""
+    kind, arguments, named = split_endpoint(text)
+    if kind != "axtls":
+        return text
+    paths = {name: os.path.abspath(value) if name in _FILES else value for name, value in named.items()}
+    parts = [*arguments, *(f"{name}={quoteStringArgument(value)}" for name, value in paths.items())]
+    return ":".join([kind, *parts])
+
+
+def adopted_endpoint(reactor: Any, key: str, text: str, descriptor: int) -> IStreamServerEndpoint:  # noqa: ANN401
+    """What an endpoint's text means where somebody else listens already: its socket, and TLS of ours if it has that.
+
+    Raises:
+        ConfigError: The files that it names cannot be used.
+    """
+    kind, arguments, named = split_endpoint(text)
+    with socket.socket(fileno=os.dup(descriptor)) as inherited:
+        below = AdoptedStreamServerEndpoint(reactor, descriptor, inherited.family)
+    return TlsEndpoint(reactor, below, _certificates(key, arguments, named)) if kind == "axtls" else below
+
+
+def inherited_socket(reactor: Any, key: str, text: str) -> int:  # noqa: ANN401 - as above
+    """The descriptor of the socket that systemd has opened for an endpoint, `systemd:` or `axtls:` with `systemd=`.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    _, _, named = split_endpoint(text)
+    endpoint = _from_systemd(reactor, key, named["systemd"]) if "systemd" in named else _of_twisted(reactor, key, text)
+    assert isinstance(endpoint, AdoptedStreamServerEndpoint)
+    return int(endpoint.fileno)
+
+
 def check_endpoints(reactor: Any, key: str, texts: Sequence[str]) -> None:  # noqa: ANN401 - as above
     """Refuse, in a running process, what `endpoints_of` would refuse at the next start. Blocking.
 
@@ -157,20 +197,25 @@ def _tls_endpoint(reactor: Any, key: str, arguments: Sequence[str], named: Mappi
     """`axtls:PORT:certificate=…:key=…[:client_ca=…][:interface=…]`, or with `systemd=NAME` in place of the port."""
     certificates = _certificates(key, arguments, named)
     if "systemd" in named:
-        which = named["systemd"]
-        given = f"index={which}" if which.isdecimal() else f"name={quoteStringArgument(which)}"
-        below = _of_twisted(reactor, key, f"systemd:domain=INET:{given}")
-        return TlsEndpoint(reactor, below, certificates)
+        return TlsEndpoint(reactor, _from_systemd(reactor, key, named["systemd"]), certificates)
     port, interface = int(named.get("port") or arguments[0]), named.get("interface", "")
     kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
     return TlsEndpoint(reactor, kind(reactor, port, backlog=_BACKLOG, interface=interface), certificates)
+
+
+def _from_systemd(reactor: Any, key: str, which: str) -> AdoptedStreamServerEndpoint:  # noqa: ANN401 - as above
+    """What systemd listens on, by its name or number."""
+    given = f"index={which}" if which.isdecimal() else f"name={quoteStringArgument(which)}"
+    endpoint = _of_twisted(reactor, key, f"systemd:domain=INET:{given}")
+    assert isinstance(endpoint, AdoptedStreamServerEndpoint)
+    return endpoint
 
 
 def _certificates(key: str, arguments: Sequence[str], named: Mapping[str, str]) -> Certificates:
     """What the arguments of `axtls:` name, once it is known that all of them are understood."""
     try:
         check_tls_arguments(arguments, named)
-        names = [name for name in ("certificate", "key", "client_ca") if name in named]
+        names = [name for name in _FILES if name in named]
         return Certificates(key, TlsFiles(**{name: os.path.abspath(named[name]) for name in names}))
     except ConfigError as exc:
         raise ConfigError(f"{key}: {exc}") from exc

@@ -7,15 +7,16 @@ from axcollector.core.layout import Stage
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
 from axcollector.journal import Durability, JournalPlan
-from axcollector.premises import Premises
+from axcollector.premises import Identity
 
 
-def journal_plan(config: Config, premises: Premises) -> JournalPlan:
-    """What journals are to be like; the premises are acquired."""
+def journal_plan(config: Config, identity: Identity) -> JournalPlan:
+    """What journals are to be like; `identity` is a part of their names."""
     return JournalPlan(
         directory=os.path.join(config.data_directory, Stage.TMP),
-        instance_id=premises.instance_id,
-        starts=premises.starts,
+        instance_id=identity.instance_id,
+        starts=identity.starts,
+        worker=identity.worker,
         interval_seconds=config.collection_interval,
         max_bytes=config.journal_max_bytes,
         durability=Durability(config.durability),

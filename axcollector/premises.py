@@ -1,6 +1,7 @@
 """The data directory as a whole: one owner, its stages, its identity, and how often it was started.
 
 {local_storage_path}/lock          held by the process that works here; holds its pid
+{local_storage_path}/workers.lock  held by it and its worker processes, where it has any, until all of them are gone
 {local_storage_path}/instance_id   this installation's UUID, made once
 {local_storage_path}/starts        how often it was started; part of every file's name, so that none is used twice
 """
@@ -8,12 +9,33 @@
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from twisted.logger import Logger
 
+from axcollector.core.errors import DirectoryInUse
 from axcollector.core.layout import Stage
-from axcollector.disk import Disk, DurableDirectories, Lock, write_durably
+from axcollector.disk import Disk, DurableDirectories, write_durably
+from axcollector.locks import Lock
 from axcollector.ownership import check_above, check_private
+
+WORKERS_SECONDS = 15.0
+"""So long a start waits for workers of a parent that was killed; they give up sooner."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a journal's name one that nobody else gives.
+
+    Attributes:
+        instance_id: This installation's id.
+        starts: Which start of the data directory this is, the first being 1.
+        worker: Which process of that start: no number is given twice.
+    """
+
+    instance_id: str
+    starts: int
+    worker: int = 0
 
 
 class Premises:
@@ -26,18 +48,21 @@ class Premises:
 
     _log = Logger()
 
-    def __init__(self, disk: Disk, root: str, data_directory: str) -> None:
+    def __init__(self, disk: Disk, root: str, data_directory: str, *, shared: bool = False) -> None:
         """Nothing is touched yet.
 
         Args:
             disk: The hands.
             root: `local_storage_path`.
             data_directory: Where the stages are, below the root.
+            shared: Whether worker processes will work there too.
         """
         self._disk = disk
         self._root = root
         self._data_directory = data_directory
         self._lock = Lock(os.path.join(root, "lock"))
+        self._workers_lock = Lock(os.path.join(root, "workers.lock"))
+        self._shared = shared
         self.instance_id = ""
         self.starts = 0
 
@@ -51,7 +76,8 @@ class Premises:
 
         Raises:
             UnsafeDirectory: Others could change what lies here.
-            DirectoryInUse: Another process, or another collector of this one, works here.
+            DirectoryInUse: Another process, or another collector of this one, works here; or worker processes of one
+                that was killed do, and do not end.
             OSError: It cannot be made or written.
         """
         directories = DurableDirectories(self._disk)
@@ -60,6 +86,7 @@ class Premises:
         check_private(self._root)
         self._lock.acquire()
         try:
+            self._outlast_workers()
             for directory in self._directories():
                 directories.ensure(directory)
                 check_private(directory)
@@ -70,8 +97,32 @@ class Premises:
             self.instance_id = instance_id or self._kept_id(make_id)
             self.starts = self._next_start(now)
         except BaseException:
-            self._lock.release()
+            self.release()
             raise
+
+    def _outlast_workers(self) -> None:
+        """Wait for workers of a parent that was killed: they still commit and answer, and end soon. Blocking."""
+        if not self._shared and not self._disk.exists(self._workers_lock.path):
+            return
+        try:
+            self._workers_lock.acquire()
+        except DirectoryInUse:
+            self._log.info("worker processes of the last run have not ended yet; they are waited for")
+            try:
+                self._workers_lock.acquire(WORKERS_SECONDS)
+            except DirectoryInUse as exc:  # whose number it holds has gone
+                raise DirectoryInUse(exc.path, None) from exc
+        if not self._shared:
+            self._workers_lock.release()
+
+    def workers_lock(self) -> int:
+        """The descriptor of the lock that worker processes inherit, so that it is held until they are gone."""
+        return self._workers_lock.descriptor
+
+    @property
+    def identity(self) -> Identity:
+        """What journals made in this start have in their names."""
+        return Identity(self.instance_id, self.starts)
 
     def _directories(self) -> list[str]:
         """Those between the root and the stages."""
@@ -80,6 +131,7 @@ class Premises:
 
     def release(self) -> None:
         """Let others have it."""
+        self._workers_lock.release()
         self._lock.release()
 
     def _kept_id(self, make_id: Callable[[], str]) -> str:

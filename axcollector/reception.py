@@ -87,6 +87,10 @@ class Incoming:
                 self.reception.shed = True
         return None
 
+    def announce_chunk(self, size: int) -> Cut | None:
+        """A piece of so many bytes will come. Why the connection is to be cut, if it is."""
+        return FAR_TOO_LARGE if self._received + size > 2 * self._limit else None
+
     @property
     def received(self) -> int:
         """How many bytes have come, kept or not."""

@@ -34,7 +34,11 @@ class Live(Generic[C]):
 
 
 class Reloading(Generic[C]):
-    """Does what SIGHUP asks for, when called."""
+    """Does what SIGHUP asks for, when called.
+
+    Attributes:
+        running: The configuration in force.
+    """
 
     _log = Logger()
 
@@ -62,7 +66,7 @@ class Reloading(Generic[C]):
         """
         self._worker = worker
         self._keys = keys
-        self._running = running
+        self.running = running
         self._read = read
         self._live = live
         self._certificates = certificates
@@ -97,7 +101,7 @@ class Reloading(Generic[C]):
             )
             return
         apply()
-        self._running = wanted
+        self.running = wanted
         self._log.info(
             "SIGHUP: the configuration was read; changed and in force: {now}; changed, for the next start: {later}",
             now=", ".join(names) or "nothing",
@@ -106,12 +110,12 @@ class Reloading(Generic[C]):
 
     def _compared(self, found: C) -> tuple[C, list[str], list[str]]:
         """The configuration to be in force, and the keys that changed in it; those that wait for the next start."""
-        changed = [name for name in self._keys if getattr(found, name) != getattr(self._running, name)]
+        changed = [name for name in self._keys if getattr(found, name) != getattr(self.running, name)]
         names = [name for name in changed if name in self._live.names]
         try:
-            wanted = replace(self._running, **{name: getattr(found, name) for name in names})
+            wanted = replace(self.running, **{name: getattr(found, name) for name in names})
         except ConfigError:  # they suit others that have changed too, but not those that are in force
-            return self._running, [], changed
+            return self.running, [], changed
         return wanted, names, [name for name in changed if name not in names]
 
     async def _reload(self, certificates: Certificates) -> None:

@@ -7,6 +7,7 @@ refused already when what would be left does not suffice for splitting all that 
 
 import errno
 import os
+from collections.abc import Iterable, Mapping
 
 from axcollector.core.layout import JOURNAL_SUFFIX, JournalName
 from axcollector.disk import Disk
@@ -20,7 +21,11 @@ _LEAST_FRAME_BYTES = 256
 
 
 class SplitReserve:
-    """How much the journals that are not split yet will need. Its parts may be called from different threads."""
+    """How much the journals that are not split yet will need. Its parts may be called from different threads.
+
+    Attributes:
+        others_need: How many bytes the splits of journals will need that other processes know of.
+    """
 
     def __init__(self, disk: Disk, directory: str) -> None:
         """No journal is known yet.
@@ -32,10 +37,15 @@ class SplitReserve:
         self._disk = disk
         self._directory = directory
         self._needs: dict[str, int] = {}
+        self.others_need = 0
 
     def note(self, identity: str, size: int, tenants: int) -> None:
         """A journal has so many bytes, of so many tenants."""
-        self._needs[identity] = size + tenants * TENANT_BYTES
+        self.note_need(identity, size + tenants * TENANT_BYTES)
+
+    def note_need(self, identity: str, need: int) -> None:
+        """The split of a journal needs so many bytes."""
+        self._needs[identity] = need
 
     def note_found(self, directory: str) -> None:
         """Note the journals that a crash left in a directory, whatever is in them."""
@@ -52,6 +62,17 @@ class SplitReserve:
         """A journal is split, or gone."""
         self._needs.pop(identity, None)
 
+    def forget_gone(self, directory: str, identities: Iterable[str]) -> None:
+        """Forget those of some journals that are not in their directory any more: others have split them."""
+        for identity in identities:
+            if not self._disk.exists(os.path.join(directory, identity + JOURNAL_SUFFIX)):
+                self.forget(identity)
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        """How many bytes the split of each known journal will write."""
+        return self._needs.copy()
+
     @property
     def needed(self) -> int:
         """How many bytes the splits of all known journals will write."""
@@ -63,6 +84,6 @@ class SplitReserve:
         Raises:
             OSError: With ENOSPC; nothing was written.
         """
-        wanted = self.needed + 2 * size + tenants * TENANT_BYTES + MARGIN_BYTES
+        wanted = self.needed + self.others_need + 2 * size + tenants * TENANT_BYTES + MARGIN_BYTES
         if self._disk.free_bytes(self._directory) < wanted:
             raise OSError(errno.ENOSPC, "No space left but what is kept for splitting journals")

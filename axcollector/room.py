@@ -13,7 +13,26 @@ MINIMUM_FREE_SHARE = 0.10
 """With no quota set, new batches are refused while less than this share of the file system is free."""
 
 
-class Room:
+class Lack:
+    """Whether there is room, as far as is known; who knows it sets it.
+
+    Attributes:
+        lack: What is lacking, in one sentence, or None.
+    """
+
+    lack: str | None = None
+
+    def check(self) -> None:
+        """Refuse a batch while there is no room.
+
+        Raises:
+            SpoolFailed: There is none; the reason says what to do.
+        """
+        if self.lack is not None:
+            raise SpoolFailed(self.lack)
+
+
+class Room(Lack):
     """Measures the spool now and then (blocking, in a thread), and answers from the last measurement."""
 
     _log = Logger()
@@ -30,21 +49,6 @@ class Room:
         self._data_directory = data_directory
         self._directories = DurableDirectories(disk)
         self._quota = quota_bytes
-        self._lack: str | None = None
-
-    @property
-    def lack(self) -> str | None:
-        """What is lacking, in one sentence, or None."""
-        return self._lack
-
-    def check(self) -> None:
-        """Refuse a batch while there is no room.
-
-        Raises:
-            SpoolFailed: There is none; the reason says what to do.
-        """
-        if self._lack is not None:
-            raise SpoolFailed(self._lack)
 
     def measure(self) -> None:
         """Look whether there is room, and log it when that has changed; stages that somebody removed are made anew."""
@@ -54,11 +58,11 @@ class Room:
             lack = self._measured()
         except OSError as exc:
             lack = f"the spool's directories cannot be used: {exc.strerror}"
-        if lack is not None and self._lack is None:
+        if lack is not None and self.lack is None:
             self._log.error("no room: {lack}; new batches get 503", lack=lack)
-        elif lack is None and self._lack is not None:
+        elif lack is None and self.lack is not None:
             self._log.info("there is room again")
-        self._lack = lack
+        self.lack = lack
 
     def _measured(self) -> str | None:
         if self._quota:

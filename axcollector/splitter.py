@@ -1,7 +1,8 @@
 """The splitter: turns finished journals into buckets in staging, and what a crash left likewise.
 
-It is not told about work, it finds it: whatever lies in `tmp/` and is not the open journal, or lies in `recovered/`,
-is to be split or carried on. Blocking; runs in a work thread. The steps, and what a crash after each leaves:
+It is not told about work, it finds it: whatever lies in `tmp/` and is not locked by who writes it, or lies in
+`recovered/`, is to be split or carried on. Blocking; runs in a work thread. The steps, and what a crash after each
+leaves:
 
 1. What an earlier, broken-off split left beside the journal is removed, and its removal made durable.
 2. Each tenant's members are appended, as they are, to one file in `{journal}.split/{bucket}/`; files and directories
@@ -86,7 +87,10 @@ class Splitter:
         self.splits = 0
 
     def work(
-        self, now: float | None = None, grace_seconds: float = 0, is_open: Callable[[str], bool] = lambda _: False
+        self,
+        now: float | None = None,
+        grace_seconds: float = 0,
+        is_abandoned: Callable[[JournalName], bool] = lambda _: False,
     ) -> int:
         """Split and carry on whatever is due. How many could not be done; each of those is logged once.
 
@@ -94,8 +98,7 @@ class Splitter:
             now: Seconds since the epoch; a journal whose interval is not over since the grace is left alone. None:
                 all are due.
             grace_seconds: How long after its end an interval's journals are taken.
-            is_open: Whether the journal of that name is still written. Asked after the names were read, so that
-                one that is made in between is no trap.
+            is_abandoned: Whether whoever wrote a journal has gone; it is due, whatever its interval.
         """
         journals: dict[str, JournalName] = {}
         try:
@@ -108,12 +111,15 @@ class Splitter:
             with contextlib.suppress(ValueError):
                 journal = JournalName.parse(name)[0]
                 journals[journal.journal] = journal
-        due = [j for j in journals.values() if _is_due(j, now, grace_seconds) and not is_open(j.journal)]
+        due = [j for j in journals.values() if _is_due(j, now, grace_seconds) or is_abandoned(j)]
         return sum(not self._try(journal) for journal in due)
 
     def _try(self, journal: JournalName) -> bool:
+        """Whether it is done, or is nothing to be done yet because the journal is still written."""
         try:
-            self._finish(journal)
+            with self._claimed(journal) as is_ours:
+                if is_ours:
+                    self._finish(journal)
         except OSError as exc:
             self._report(
                 journal.journal, "journal {what} cannot be split yet: {reason}; it is kept and tried again", exc
@@ -121,6 +127,12 @@ class Splitter:
             return False
         self._reported.discard(journal.journal)
         return True
+
+    def _claimed(self, journal: JournalName) -> "contextlib.AbstractContextManager[bool]":
+        """Keeps others from writing a journal; gives False where somebody does. In `recovered/` nobody ever does."""
+        if journal.recovered:
+            return contextlib.nullcontext(enter_result=True)
+        return self._disk.claimed(self._path(journal.journal))
 
     def _report(self, what: str, message: str, exc: OSError) -> None:
         """Log what is the matter with something, once until it is well again."""

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 from axcollector.bugs import report
 from axcollector.core.commit import Entry, GroupCommit
 from axcollector.core.errors import Overloaded, SpoolFailed
+from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch
 from axcollector.journal import JournalWriter
 from axcollector.quarantine import Quarantine
@@ -145,6 +146,10 @@ class Spool:
         if self._closing is not None:
             return defer.succeed(None)
         return self._worker.run(self._writer.finish_over, self._clock.seconds())
+
+    def is_abandoned(self, journal: JournalName) -> bool:  # noqa: ARG002 - the interface of whoever writes journals
+        """Whether whoever wrote a journal is gone: nobody, while this is here."""
+        return False
 
     def close(self) -> "defer.Deferred[None]":
         """Take no more batches. Fires when all that waited are written and answered, and the journal is finished."""

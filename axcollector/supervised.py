@@ -8,7 +8,7 @@ rotating logs never ends the process, nor leaves its pid file behind.
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twisted.application.service import IService
@@ -62,6 +62,10 @@ class Reread:
             return read(self._path, self._overrides)
 
 
+async def _nothing(_: object) -> None:
+    """Nothing is to be done besides."""
+
+
 def supervised(
     reactor: Any,  # noqa: ANN401 - it provides what every Twisted reactor does
     service: IService,
@@ -72,8 +76,11 @@ def supervised(
     *,
     live: Live[C],
     certificates: Sequence[Certificates],
+    afterwards: Callable[[C], Awaitable[object]] = _nothing,
 ) -> InOrder:
-    """A service that does what SIGHUP asks for, and tells how it is; for the arguments see `Reloading`.
+    """A service that does what SIGHUP asks for, and tells how it is; for most of the arguments see `Reloading`.
+
+    When all that is done, `afterwards` is called with the configuration that is in force then.
 
     From now on, in the main thread only, SIGHUP is its own; what comes before it is started is done then.
     """
@@ -84,6 +91,7 @@ def supervised(
         readiness.reloading()
         try:
             await reload()
+            await afterwards(reload.running)
         finally:
             readiness.reloaded()
 

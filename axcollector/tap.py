@@ -1,32 +1,22 @@
 """`twistd axcollector`: its options, and the whole put together for a process of its own. The first embedder."""
 
 import os
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from twisted.application.service import IService
 from twisted.logger import Logger
 
 from axcollector import __version__
-from axcollector.clock_steps import ClockSteps
-from axcollector.collector import Collector
+from axcollector.assembly import assemble
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded, read_config
 from axcollector.connections import fitting, open_files_limit
 from axcollector.core.errors import ConfigError
 from axcollector.exposure import Door, ingest_door, warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
-from axcollector.listening import Listeners, check_endpoints, endpoints_of
+from axcollector.listening import check_endpoints
 from axcollector.notify import Readiness, Supervisor
-from axcollector.reloading import Live
-from axcollector.services import InOrder, OnStop
 from axcollector.supervised import Reread, supervised
-
-if TYPE_CHECKING:
-    from axcollector.admin.access import AdminToken
-    from axcollector.site import IngestSite
 
 _PROGRAM: Final = "axcollector"
 _log = Logger()
@@ -81,7 +71,8 @@ def makeService(options: Options) -> IService:
         loaded.config,
         lambda: checked(reactor, loaded.config, read(read_config).config),
         live=whole.live,
-        certificates=[each for listeners in whole.listeners for each in listeners.certificates],
+        certificates=whole.certificates,
+        afterwards=whole.afterwards,
     )
     return launched(service, loaded)
 
@@ -127,93 +118,3 @@ def _announce(loaded: Loaded) -> None:
             wanted=config.max_connections,
             open_files=open_files,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """A collector and its doors.
-
-    Attributes:
-        service: All of it.
-        collector: The collector.
-        listeners: What listens.
-        live: What of the configuration can be exchanged while it runs.
-    """
-
-    service: InOrder
-    collector: Collector
-    listeners: Sequence[Listeners]
-    live: Live[Config]
-
-    def problem(self) -> str | None:
-        """Why no request would be taken; None: it would, as far as the process itself is concerned."""
-        return self.collector.problems()["catalog"]
-
-
-def make_service(reactor: Any, config: Config) -> IService:  # noqa: ANN401 - it provides what every Twisted reactor does
-    """A collector and its doors, for a process that looks after signals itself. Starts nothing yet.
-
-    Raises:
-        ConfigError: An endpoint cannot be made.
-    """
-    service: IService = assemble(reactor, config).service
-    return service
-
-
-def assemble(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
-    """A collector and its doors: what takes records, and what tells of its health. Starts nothing yet.
-
-    Raises:
-        ConfigError: An endpoint cannot be made, or the admin token not be read.
-    """
-    # Importing klein installs a reactor, and it is the launcher's to choose one.
-    from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token  # noqa: PLC0415
-    from axcollector.admin.health import HealthAPI  # noqa: PLC0415
-    from axcollector.site import IngestSite  # noqa: PLC0415
-    from axcollector.webapi import AnalyticsAPI  # noqa: PLC0415
-
-    collector = Collector(reactor, config)
-    ingest = IngestSite(
-        AnalyticsAPI(collector).resource(),
-        reactor,
-        max_body_bytes=config.max_body_bytes,
-        max_pending_bytes=config.max_pending_bytes,
-        request_timeout_seconds=config.request_timeout,
-        max_connections=fitting(config.max_connections, open_files_limit()),
-        max_connections_per_address=config.max_connections_per_address,
-    )
-    token = AdminToken(read_token(config.admin_token, config.admin_token_file))
-    pages = GuardedResource(HealthAPI(collector, token.allows).resource(), token)
-    listeners = (
-        Listeners(
-            "admin_listen",
-            endpoints_of(reactor, "admin_listen", [config.admin_listen]),
-            AdminSite(pages, reactor),
-        ),
-        Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest),
-    )
-    service = InOrder(
-        [
-            ClockSteps(reactor, time.time, time.monotonic),
-            collector,
-            listeners[0],
-            OnStop(ingest.close_idle),
-            listeners[1],
-        ]
-    )
-    return Whole(service, collector, listeners, _live(ingest, token))
-
-
-def _live(ingest: "IngestSite", token: "AdminToken") -> Live[Config]:
-    from axcollector.admin.access import read_token  # noqa: PLC0415 - see `assemble`
-
-    def prepare(config: Config) -> Callable[[], None]:
-        new_token = read_token(config.admin_token, config.admin_token_file)
-
-        def apply() -> None:
-            token.use(new_token)
-            ingest.request_timeout_seconds = config.request_timeout
-
-        return apply
-
-    return Live(frozenset({"admin_token", "admin_token_file", "request_timeout"}), prepare)

@@ -64,20 +64,36 @@ def measure(seconds: float, rounds: int) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {"alone": [], "flood without limits": [], "flood with limits": []}
     taken = 0
     refused = 0
-    for seed in range(rounds):
-        found["alone"].append(limited.good(seconds, seed))
-        found["flood without limits"].append(free.beside_flood(seconds, seed)[0])
-        good, flood = limited.beside_flood(seconds, seed)
-        found["flood with limits"].append(good)
-        taken = max(taken, flood["statuses"].get("200", 0))
-        refused = max(refused, flood["statuses"].get("429", 0))
-    for case in (free, limited):
-        case.service.stop()
+    try:
+        for seed in range(rounds):
+            found["alone"].append(limited.good(seconds, seed))
+            found["flood without limits"].append(free.beside_flood(seconds, seed)[0])
+            good, flood = limited.beside_flood(seconds, seed)
+            found["flood with limits"].append(good)
+            taken = max(taken, flood["statuses"].get("200", 0))
+            refused = max(refused, flood["statuses"].get("429", 0))
+    finally:
+        for case in (free, limited):
+            case.service.stop()
     result: dict[str, Any] = {
         name: {key: statistics.median(each[key] for each in results) for key in ("per_second", "p50", "p99", "max")}
         for name, results in found.items()
     }
     return {**result, "flood's 200s": taken, "flood's 429s": refused}
+
+
+def bars(result: dict[str, Any], seconds: float) -> dict[str, bool]:
+    """What is asked of a result, in words, and whether it is so."""
+    alone, beside = result["alone"]["p99"], result["flood with limits"]["p99"]
+    without = result["flood without limits"]["p99"]
+    taken, refused = result["flood's 200s"], result["flood's 429s"]
+    most = (BURST + seconds + 2 + 1) * RATE / FLOOD_RECORDS + 1
+    ratios = f"{beside / alone:.2f} (without limits {without / alone:.2f})"
+    return {
+        f"p99 beside a flood, to alone: {ratios}": beside <= max(2 * alone, 5.0),
+        f"batches of the flood that were taken: {taken}, at most {most:.0f}": 0 < taken <= most,
+        f"batches of the flood that were refused: {refused}": refused > 0,
+    }
 
 
 def main() -> int:
@@ -90,22 +106,12 @@ def main() -> int:
     result = measure(options.seconds, options.rounds)
     for name, value in result.items():
         print(f"{name:>21}: {value}")
-    alone, beside = result["alone"]["p99"], result["flood with limits"]["p99"]
-    without = result["flood without limits"]["p99"]
-    most = (BURST + options.seconds + 2 + 1) * RATE / FLOOD_RECORDS + 1
-    bars = {
-        f"p99 beside a flood, to alone: {beside / alone:.2f} (without limits {without / alone:.2f})": (
-            beside <= max(2 * alone, 5.0)
-        ),
-        f"batches of the flood that were taken: {result['flood' + chr(39) + 's 200s']}, at most {most:.0f}": (
-            0 < result["flood's 200s"] <= most
-        ),
-    }
-    for bar, held in bars.items():
+    judged = bars(result, options.seconds)
+    for bar, held in judged.items():
         print(f"{'held' if held else 'MISSED':>21}: {bar}")
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))
-    return 0 if all(bars.values()) else 1
+    return 0 if all(judged.values()) else 1
 
 
 if __name__ == "__main__":

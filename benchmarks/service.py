@@ -59,12 +59,13 @@ class Service:
 
     def _read(self) -> None:
         assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            self.lines.append(line)
-            if match := _LISTENING.search(line):
-                self._port = int(match[1])
-            if "catalog built" in line:
-                self._ready.set()
+        with self.popen.stdout as output:
+            for line in output:
+                self.lines.append(line)
+                if match := _LISTENING.search(line):
+                    self._port = int(match[1])
+                if "catalog built" in line:
+                    self._ready.set()
         self._ready.set()  # it has ended, and nobody is to wait for it
 
     @property

@@ -2,7 +2,8 @@
 
 The real service runs as a process, over one data directory, with a signing service and store that misbehave a little.
 Clients send batches of small records, as fast as they are answered, and note every batch tried and every 200. Each
-round starts the service and ends it at a random moment, nearly always with SIGKILL. After the last round it is
+round starts the service and ends it at a random moment, nearly always with SIGKILL; where it has worker processes, one
+of them, or the parent alone, or all. After the last round it is
 started once more, delivers what is left, and is stopped; then the store's objects are compared with what was noted.
 
 The contract: a batch with a 200 is delivered, once; one without may have been kept, whole, once, or not at all. Any
@@ -72,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, metavar="S", help="every choice follows from it; moments do not (default: a random one)")
     add("--clients", type=_whole, default=CLIENTS, metavar="N", help=f"how many send at once (default {CLIENTS})")
     add("--durability", choices=DURABILITIES, default=DURABILITIES[0], help="with memory, kills may lose batches")
+    add(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that take records, and are killed too",
+    )
     add("--json", metavar="FILE", help="write all figures there")
     add("--directory", metavar="DIR", help="work there; it must be empty or absent (default: a temporary one)")
     add("--keep", action="store_true", help="keep the directory; after a violation it is kept in any case")
@@ -141,6 +149,7 @@ def _run(options: argparse.Namespace) -> int:
             clients=options.clients,
             durability=options.durability,
             timeout_seconds=options.round_timeout,
+            workers=options.workers,
         )
         torture.run(_shower(options.rounds))
         results = torture.results()

@@ -4,8 +4,11 @@ Most moments are random; some are aimed, because what happens in a few milliseco
 then comes a random while after the first sign of it.
 """
 
+import contextlib
 import enum
+import os
 import random
+import signal
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -31,6 +34,15 @@ class End(enum.StrEnum):
     ORDERLY = "in order"
 
 
+class Victims(enum.StrEnum):
+    """Whom SIGKILL hits, where there are worker processes."""
+
+    PARENT = "the parent"
+    ALL = "the parent and its workers"
+    WORKER = "a worker, then the parent"
+    WORKER_AND_ALL = "a worker, then all"
+
+
 _KINDS: Final = {
     # How likely, and how many seconds after the sign of its moment at most.
     End.SERVING: (0.45, 2.5),
@@ -45,6 +57,10 @@ _GRACE_SECONDS: Final = 0.3
 """So long after SIGTERM, at most, SIGKILL follows where a stop is to be interrupted."""
 
 
+_ORPHAN_SECONDS: Final = 10.0
+"""So long workers may outlive a parent that was killed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is to happen in a round.
@@ -53,17 +69,21 @@ class Plan:
         end: Which end.
         delay_seconds: How long after the sign of its moment: that it is ready, or what is to be interrupted begins.
         grace_seconds: How long a stop goes on before it is interrupted.
+        victims: Whom SIGKILL hits.
     """
 
     end: End
     delay_seconds: float
     grace_seconds: float
+    victims: Victims = Victims.ALL
 
 
-def plan(chance: random.Random) -> Plan:
+def plan(chance: random.Random, workers: int = 1) -> Plan:
     """Choose."""
     end = chance.choices(list(_KINDS), [likely for likely, _ in _KINDS.values()])[0]
-    return Plan(end, chance.uniform(0, _KINDS[end][1]), chance.uniform(0, _GRACE_SECONDS))
+    delay, grace = chance.uniform(0, _KINDS[end][1]), chance.uniform(0, _GRACE_SECONDS)
+    victims = chance.choice(list(Victims)) if workers != 1 else Victims.ALL
+    return Plan(end, delay, grace, victims)
 
 
 class Rounds:
@@ -71,17 +91,20 @@ class Rounds:
 
     Attributes:
         ends: How many processes ended how.
+        victims: Whom how many kills hit, where there are workers.
         left: After how many of those something lay in a stage, by what it was.
     """
 
-    def __init__(self, service: Service, store: Store, target: Target, timeout_seconds: float) -> None:
+    def __init__(self, service: Service, store: Store, target: Target, timeout_seconds: float, seed: int) -> None:
         """Put the parts together; nothing in a round is waited for longer than the timeout."""
+        self._chance = random.Random(f"{seed}/victims")
         self._service = service
         self._store = store
         self._target = target
         self._timeout = timeout_seconds
         self.ends: Counter[str] = Counter()
         self.left: Counter[str] = Counter()
+        self.victims: Counter[str] = Counter()
 
     def run(self, planned: Plan) -> None:
         """One round: start the service, let clients at it, end it.
@@ -92,7 +115,10 @@ class Rounds:
         self._service.start()
         if planned.end is not End.STARTING:
             self._aim(planned.end)
+        if planned.victims in {Victims.WORKER, Victims.WORKER_AND_ALL}:
+            self._kill_a_worker()
         self._let_pass(planned.delay_seconds)
+        self._service.check_orphans(_ORPHAN_SECONDS)  # of the round before: the start has not waited for us to look
         end = self._bring_about(planned)
         self._target.close()
         self.ends[end] += 1
@@ -135,5 +161,19 @@ class Rounds:
         elif planned.end is End.STOPPING and self._service.terminate(planned.grace_seconds):
             return End.ORDERLY
         else:
-            self._service.kill()
+            self._kill(planned.victims)
         return planned.end
+
+    def _kill_a_worker(self) -> None:
+        workers = self._service.workers()
+        if workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._chance.choice(workers), signal.SIGKILL)
+            self.victims["a worker"] += 1
+
+    def _kill(self, victims: Victims) -> None:
+        has_workers = bool(self._service.workers())
+        spared = victims in {Victims.PARENT, Victims.WORKER}
+        if has_workers:
+            self.victims["the parent" if spared else "the parent and its workers"] += 1
+        self._service.kill(workers_too=not spared)

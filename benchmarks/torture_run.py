@@ -26,7 +26,15 @@ class Torture:
     """
 
     def __init__(
-        self, directory: str, *, rounds: int, seed: int, clients: int, durability: str, timeout_seconds: float
+        self,
+        directory: str,
+        *,
+        rounds: int,
+        seed: int,
+        clients: int,
+        durability: str,
+        timeout_seconds: float,
+        workers: int = 1,
     ) -> None:
         """Prepare everything; start nothing yet. `directory` is there and empty."""
         self._rounds = rounds
@@ -35,13 +43,13 @@ class Torture:
         self._timeout = timeout_seconds
         self._begun = time.monotonic()
         self._store = Store(os.path.join(directory, "objects"), random.Random(f"{seed}/store"))
-        self._service = Service(
-            directory, {"uap_server_base": self._store.url, "bearer_token": TOKEN, "durability": durability}
-        )
+        self._workers = workers
+        settings = {"uap_server_base": self._store.url, "bearer_token": TOKEN, "durability": durability}
+        self._service = Service(directory, {**settings, "workers": workers})
         self._target = Target()
         scopes = _register(self._service.storage)
         self._clients = [Client(index, seed, scopes, self._target) for index in range(clients)]
-        self._carried_out = Rounds(self._service, self._store, self._target, timeout_seconds)
+        self._carried_out = Rounds(self._service, self._store, self._target, timeout_seconds, seed)
         self._records = 0
         self.findings = Findings()
 
@@ -65,7 +73,7 @@ class Torture:
     def _torture(self, show: Show) -> None:
         chance = random.Random(f"{self._seed}/rounds")
         for number in range(self._rounds):
-            self._carried_out.run(plan(chance))
+            self._carried_out.run(plan(chance, self._workers))
             show(number + 1, sum(client.outcomes["200"] for client in self._clients), self._seconds())
 
     def _end_clients(self) -> None:
@@ -99,6 +107,7 @@ class Torture:
             raise TortureFailed(f"the service goes on {self._timeout:g} s after SIGTERM; see {self._service.log_path}")
         if self._service.left():
             raise TortureFailed(f"left behind by the last stop: {dict(self._service.left())}")
+        self._service.check_orphans(0)
 
     def _judge(self) -> None:
         ledger = self._ledger
@@ -129,6 +138,7 @@ class Torture:
         return {
             "seed": self._seed,
             "durability": self._durability,
+            "workers": self._workers,
             "rounds": sum(ends.values()),
             "killed": sum(ends.values()) - ends[End.ORDERLY],
             "tried": self._ledger.tried,
@@ -139,6 +149,7 @@ class Torture:
             "objects": len(self._store),
             "journals_put_away": self._service.put_away(),
             "ends": dict(ends),
+            "victims": dict(self._carried_out.victims),
             "left_after_an_end": dict(self._carried_out.left),
             "answers": dict(sum((client.outcomes for client in self._clients), Counter())),
             "store": dict(self._store.tally),
@@ -155,9 +166,11 @@ def _register(storage: str) -> dict[Tenant, str]:
 
 def summary(results: dict[str, Any]) -> str:
     """The one line that says it all."""
+    victims = results["victims"]
+    hit = f" ({', '.join(f'{whom}: {victims[whom]}' for whom in sorted(victims))})" if victims else ""
     wrong = ", ".join(f"{results[kind]:,} {kind}" for kind in (*FINDINGS, "failed"))
     return (
-        f"torture: seed {results['seed']}, {results['rounds']} rounds, {results['killed']} of them SIGKILL;"
+        f"torture: seed {results['seed']}, {results['rounds']} rounds, {results['killed']} of them SIGKILL{hit};"
         f" {results['tried']:,} batches tried, {results['acknowledged']:,} acknowledged"
         f" ({results['records_acknowledged']:,} records): {wrong}; {results['seconds']:.1f} s"
     )

@@ -52,6 +52,7 @@ class Service:
         self._process: subprocess.Popen[bytes] | None = None
         self._said = b""
         self._looked_at = 0
+        self._orphans: set[int] = set()
         self.log_path = os.path.join(directory, "service.log")
         self.storage = os.path.join(directory, "data")
         self.port = 0
@@ -102,13 +103,43 @@ class Service:
         if not self.watch(lambda: self.ready, seconds):
             raise TortureFailed(f"the service is not ready after {seconds:g} s; the last it said:\n{self._tail()}")
 
-    def kill(self) -> None:
-        """End it with SIGKILL, if it is there. Returns when it is gone."""
+    def kill(self, *, workers_too: bool = True) -> None:
+        """End it with SIGKILL, if it is there. Returns when it is gone; workers that were spared may take a moment.
+
+        Args:
+            workers_too: Whether its worker processes, if it has any, are killed as well.
+        """
         if self._process is not None:
+            self._orphans.update(self.workers())
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                if workers_too:
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                else:
+                    self._process.kill()
             self._process.wait()
             self._process = None
+
+    def workers(self) -> list[int]:
+        """The process ids of its workers."""
+        if self._process is None:
+            return []
+        pid = self._process.pid
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as children:
+            return [int(child) for child in children.read().split()]
+        return []
+
+    def check_orphans(self, seconds: float) -> None:
+        """Wait until no worker of a process that was killed is there any more.
+
+        Raises:
+            TortureFailed: One is.
+        """
+        deadline = time.monotonic() + seconds
+        while self._orphans:
+            self._orphans = {pid for pid in self._orphans if _is_worker(pid)}
+            if self._orphans and time.monotonic() >= deadline:
+                raise TortureFailed(f"workers outlive their parent by {seconds:g} s: {sorted(self._orphans)}")
+            time.sleep(_POLL_SECONDS)
 
     def terminate(self, seconds: float) -> bool:
         """Ask it with SIGTERM to end. Whether it has ended after so many seconds.
@@ -171,6 +202,13 @@ class Service:
         with open(self.log_path, "rb") as log:
             log.seek(max(0, os.path.getsize(self.log_path) - _TAIL_BYTES))
             return log.read().decode(errors="replace")
+
+
+def _is_worker(pid: int) -> bool:
+    """Whether that is a worker process, and no zombie."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as command:
+        return b"axcollector.worker" in command.read()
+    return False
 
 
 @contextlib.contextmanager

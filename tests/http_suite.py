@@ -6,6 +6,7 @@ answered once, with its status, and closed, and no resource sees anything of it;
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Self
 
 from twisted.internet import defer, endpoints, protocol, reactor
@@ -17,7 +18,9 @@ from twisted.web.server import NOT_DONE_YET
 from axcollector.site import IngestSite
 from tests.wire import Answer, answers_in, chunk, chunked
 
-SITES: Final[dict[str, Callable[..., Any]]] = {"twisted": IngestSite}
+SITES: Final[dict[str, Callable[..., Any]]] = {
+    parser: partial(IngestSite, parser=parser) for parser in ("llhttp", "twisted")
+}
 """What makes a site, by the name of its parser."""
 
 LIMIT: Final = 1000

@@ -11,12 +11,12 @@ import treq
 from twisted.internet import defer, reactor, task
 from twisted.web.client import Agent, HTTPConnectionPool
 
+from axcollector.assembly import make_service
 from axcollector.collector import Collector
 from axcollector.config import Config
 from axcollector.listening import Listeners
 from axcollector.registry import Registry
 from axcollector.services import InOrder
-from axcollector.tap import make_service
 
 QUICK = {"collection_interval": 1, "close_grace": 0.1, "upload_interval": 0.1}
 """Settings with which a record is delivered after about a second."""

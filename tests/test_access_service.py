@@ -1,13 +1,12 @@
 """Tokens and limits in the whole service: its real file of tokens, its registry, its restarts."""
 
 import base64
+import contextlib
 import http.client
+import io
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 
+from axcollector.cli import main
 from axcollector.registry import Registry
 from axcollector.token_watch import STALE_SECONDS
 from axcollector.tokens import Bound, TokenFile
@@ -25,16 +25,11 @@ SEEN_WITHIN_SECONDS = 2.0
 
 
 def command(directory: Path, *argv: str) -> str:
-    """What the `axcollector` command prints, run in a directory, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-c", "from axcollector.cli import main; main()", *argv],
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    """What the `axcollector` command prints, run in a directory."""
+    printed = io.StringIO()
+    with contextlib.chdir(directory), contextlib.redirect_stdout(printed):
+        main(argv)
+    return printed.getvalue().strip()
 
 
 class Guarded(Process):

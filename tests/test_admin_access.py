@@ -61,10 +61,7 @@ def test_with_another_token(authorization: str, log_events: list[LogEvent]) -> N
     assert (status, json.loads(body)) == (401, expected)
     assert b"Content-Type: application/json; charset=utf-8" in head
     challenges = [line for line in head.split(b"\r\n") if line.startswith(b"WWW-Authenticate: ")]
-    assert challenges == [
-        b'WWW-Authenticate: Basic realm="axcollector admin", charset="UTF-8"',
-        b"WWW-Authenticate: Bearer",
-    ]
+    assert challenges == [b'WWW-Authenticate: Bearer realm="axcollector", Basic realm="axcollector"']
     assert TOKEN.encode() not in head + body
     assert TOKEN not in str(log_events)
 
@@ -128,6 +125,9 @@ def test_tokens_in_files(tmp_path: Path) -> None:
     assert read_token(None, str(path)) == TOKEN
     assert read_token("given", None) == "given"
     assert read_token(None, None) is None
+    for given in ("", " ", "two words", "h\xe4sh", "\ud800", "x" * 5000):
+        with pytest.raises(ConfigError, match=r"^admin_token is not one token; allowed are visible ASCII characters$"):
+            read_token(given, None)
     for text in ("", "\n", f"{TOKEN} {TOKEN}", "h\xe4sh", "x" * 5000):
         path.write_text(text)
         with pytest.raises(ConfigError, match=r"admin_token_file: .* does not hold one token") as caught:

@@ -21,7 +21,7 @@ from axcollector.registry import Registry
 
 Capture = pytest.CaptureFixture[str]
 
-COMMANDS = ("scope", "key", "token", "import", "export", "signer-token", "demo", "completion")
+COMMANDS = ("scope", "key", "token", "import", "export", "signer-token", "quarantine", "demo", "completion")
 
 
 def run(*argv: str) -> int:

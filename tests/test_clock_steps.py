@@ -105,7 +105,7 @@ class Station:
         self.writer = JournalWriter(self.disk, plan)
         self.spool = Spool(self.clock, SameThread(), self.writer, GroupCommit(10, 1 << 20))
         splitter = Splitter(self.disk, str(self.data), Stage.TMP, pack_all=False)
-        self.closing = Closing(self.clock, SameThread(), self.spool, self.writer, splitter, GRACE_SECONDS)
+        self.closing = Closing(self.clock, SameThread(), self.spool, splitter, GRACE_SECONDS)
         self.uploader = Uploader(
             self.clock,
             SameThread(),

@@ -43,7 +43,7 @@ class Fixture:
         writer = JournalWriter(self.disk, JournalPlan(str(data / "tmp"), "id", 1, 10, 1 << 20))
         self.spool = Spool(self.clock, SameThread(), writer, GroupCommit(10, 1 << 20))
         splitter = Splitter(self.disk, str(data), Stage.TMP, pack_all=False)
-        self.closing = Closing(self.clock, SameThread(), self.spool, writer, splitter, 5)
+        self.closing = Closing(self.clock, SameThread(), self.spool, splitter, 5)
 
     def submit(self) -> None:
         result_of(self.spool.submit(Batch(ACME, b"{}\n", 1)))

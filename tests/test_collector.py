@@ -8,9 +8,10 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
-from axcollector.collector import STOP_SECONDS, Collector
+from axcollector.collector import Collector
 from axcollector.config import Config
-from axcollector.core.errors import DirectoryInUse, NotReady, Overloaded
+from axcollector.core.errors import ConfigError, DirectoryInUse, NotReady, Overloaded
+from axcollector.delivering import STOP_SECONDS
 from axcollector.registry import Registry
 from tests.conftest import LoggedFailures
 from tests.fake_stores import MemoryStore
@@ -84,7 +85,7 @@ def test_from_start_to_stop(tmp_path: Path) -> None:
         for path in staged:
             path.unlink()
         with pytest.raises(Overloaded):
-            result_of(defer.ensureDeferred(collector._intake.take_records(scope, [{}])))
+            result_of(defer.ensureDeferred(collector.intake.take_records(scope, [{}])))
         assert collector.problems()["spool"] == "The service is stopping"
         assert store.is_closed
     assert reactor.getDelayedCalls() == []
@@ -164,3 +165,10 @@ def test_settings_that_choose_parts(tmp_path: Path) -> None:
     assert not (tmp_path / "data" / "registry.db").exists()
     assert not collector.directory.ready()
     reactor.wait(collector.stopService())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_embedded_collector_is_one_process(tmp_path: Path, workers: int) -> None:
+    """It starts no others, and says who does."""
+    with pytest.raises(ConfigError, match=r"is for twistd axcollector, .* allowed is 1"):
+        Collector(Clock(), Config(local_storage_path=str(tmp_path), workers=workers))

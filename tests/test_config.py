@@ -189,9 +189,6 @@ def test_values_that_are_refused(key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("workers", 0),
-        ("workers", 2),
-        ("http_parser", "llhttp"),
         ("log_format", "json"),
     ],
 )
@@ -588,3 +585,17 @@ def test_sizes(count: int, unit: tuple[str, int]) -> None:
     """A size with a unit is that many of the unit's bytes."""
     assert count * unit[1] == KEYS["spool_quota_bytes"].read(f"{count}{unit[0]}")
     assert count * unit[1] == KEYS["spool_quota_bytes"].read(f"{count} {unit[0]}".strip())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_workers_can_share(workers: int) -> None:
+    """Ports and systemd's sockets; no Unix socket, no foreign TLS, and nobody's feed. What is allowed is said."""
+    listen = ["tcp:9000", "axtls:443:certificate=/c:key=/k", "systemd:domain=INET:name=x"]
+    assert Config(listen=listen, workers=workers).workers == workers
+    for endpoint in ("unix:/run/a.sock", "ssl:443:privateKey=/k:certKey=/c", "tcp6:9000"):
+        message = refusal_of(lambda endpoint=endpoint: Config(listen=["tcp:1", endpoint], workers=workers))
+        assert message.startswith(f"listen: {endpoint!r} cannot be shared by worker processes")
+        assert message.endswith("allowed are tcp:, axtls: and systemd:, or workers: 1")
+    message = refusal_of(lambda: Config(sync="none", workers=workers))
+    assert message.startswith("sync: none ")
+    assert "workers" in message

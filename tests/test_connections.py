@@ -44,7 +44,7 @@ def test_unix_sockets_have_no_address() -> None:
 
 
 def test_it_is_logged_now_and_then(log_events: list[LogEvent]) -> None:
-    """A line says that it is full, and by which limit; not one for each connection."""
+    """A line says that it is full, and by which limit; not one for each connection. All are counted."""
     clock = Clock()
     connections = Connections(clock, 2, 1)
     connections.entered("192.0.2.1")
@@ -55,6 +55,7 @@ def test_it_is_logged_now_and_then(log_events: list[LogEvent]) -> None:
     clock.advance(60)
     assert not connections.has_room("192.0.2.3")
     assert [(event["limit"], event["host"]) for event in log_events] == [(1, "192.0.2.1"), (2, None)]
+    assert (connections.count, connections.refused) == (2, 5)
     connections.left("192.0.2.2")
     assert connections.has_room("192.0.2.3")
 

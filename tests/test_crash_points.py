@@ -215,7 +215,7 @@ class Process:
         self.writing = GatheringThread()
         self.spool = Spool(self.clock, self.writing, writer, GroupCommit(100, 1 << 20))
         splitter = Splitter(self.disk, data, Stage.TMP, pack_all=False)
-        self.closing = Closing(self.clock, thread, self.spool, writer, splitter, GRACE)
+        self.closing = Closing(self.clock, thread, self.spool, splitter, GRACE)
         self.recovery = Splitter(self.disk, data, Stage.RECOVERED, pack_all=True)
         self.uploader = Uploader(
             self.clock, thread, self.disk, self.store, data,

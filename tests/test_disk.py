@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from axcollector.core.errors import DirectoryInUse
-from axcollector.disk import Disk, DurableDirectories, Lock, ensure_directory, read_slices, remove_tree, write_durably
+from axcollector.disk import Disk, DurableDirectories, ensure_directory, read_slices, remove_tree, write_durably
+from axcollector.locks import Lock
 
 
 @pytest.fixture

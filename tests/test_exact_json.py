@@ -196,14 +196,14 @@ _PIECES = [b"", b'"', b"\\", b"\xff", b",", b"]", b"[", b"}", b"{", b"\n", b"\0"
 _PIECES += [b"\xed\xa0\x80", b"\\ud800", b"NaN", b"null", b"true", b":", b"\xef\xbb\xbf", b'"":1,', b"\\u005f", b"_"]
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(bodies)
 def test_grammar(sent: bytes) -> None:
     """For any bodies made by JSON's grammar, with repeated and escaped keys."""
     check_body(sent)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(bodies, st.randoms(use_true_random=False), st.integers(1, 3))
 def test_mutated(sent: bytes, chance: random.Random, changes: int) -> None:
     """For any of these with something changed, put in, doubled or left out."""
@@ -243,6 +243,43 @@ def test_pairs_are_not_masked(pair: bytes) -> None:
     assert jsontext.mask_surrogates(pair * 2) == pair * 2
     assert jsontext.mask_surrogates(pair[:-6] + pair[-6:-1]) != pair[:-1]
     assert jsontext.mask_surrogates(pair + pair[-6:]) == pair + rb"\uFFFD"
+
+
+@pytest.mark.parametrize("offset", [0, 1, 2])
+@pytest.mark.parametrize("behind", [b"", b"x", rb"\"", rb"\\", rb"[,]:{\\"])
+def test_structure_where_one_search_ends(offset: int, behind: bytes) -> None:
+    """The same of strings, keys, blanks and brackets that are longer than a piece."""
+    length = jsontext._SEARCHED_BYTES - offset - len(behind)
+    found = b'"' + b"x" * length + behind + b'"'
+    blanks = b" \n" * length
+    listed = b"[" + blanks + found + blanks + b"," + found + b",[1," + found + b"]" + blanks + b"]"
+    assert [*jsontext.elements(listed)] == [found, found, b"[1," + found + b"]"]
+    assert jsontext.depth(listed) == 2
+    member, other = jsontext.members(b"{" + found + blanks + b":" + blanks + found + blanks + b',"":[]}')
+    assert (member.key_text, member.value, other.key, other.value) == (found, found, "", b"[]")
+    assert [*jsontext.elements(b"[" + blanks + b"]")] == []
+
+
+@pytest.mark.parametrize("escape", [rb"\"", rb"\\"])
+def test_a_string_of_escapes_longer_than_a_search(escape: bytes) -> None:
+    """It ends where it does, wherever in an escape a search ends."""
+    for before in (b"", b"x"):
+        found = b'"' + before + escape * jsontext._SEARCHED_BYTES + b'"'
+        assert [*jsontext.elements(b"[" + found + b",1]")] == [found, b"1"]
+
+
+@pytest.mark.parametrize("offset", range(0, 20, 3))
+def test_masking_where_one_search_ends(offset: int) -> None:
+    """Large texts are searched piece by piece; whatever stands where two of them meet is as it is elsewhere."""
+    before = b"x" * (jsontext._SEARCHED_BYTES - offset)
+    for count in (1, 2, 3, 4, 2 * jsontext._SEARCHED_BYTES, 2 * jsontext._SEARCHED_BYTES + 1):
+        pairs, odd = divmod(count, 2)
+        text = before + rb"\\" * pairs
+        expected_behind = rb"\uFFFDx" if odd else b"ud800x"
+        assert jsontext.mask_surrogates(text + b"\\" * odd + b"ud800x") == text + expected_behind
+    for pair in (rb"\ud83d\ude00", rb"\ud83d\ude00" * 3):
+        assert jsontext.mask_surrogates(before + pair) == before + pair
+    assert jsontext.mask_surrogates(before + rb"\ud83d\ud83d\ude00") == before + rb"\uFFFD\ud83d\ude00"
 
 
 @pytest.mark.parametrize("piece", [b"\\\\", b"\\n", b"\\u0041", b"\\ud83d\\ude00", b"\\", b"\\ud800"])

@@ -59,3 +59,40 @@ def test_one_at_a_time(steps: list[str]) -> None:
             released += 1
             queue.lock.release()
         assert len(queue.got) == min(asked, released + 1)
+
+
+def test_thousands_that_fail_at_once() -> None:
+    """Work that fails as soon as it has the lock, as all does once the threads have stopped, is told so, each of it."""
+    lock = FairLock()
+    lock.acquire("a")
+
+    async def work(whose: str) -> None:
+        await lock.acquire(whose)
+        try:
+            raise defer.CancelledError
+        finally:
+            lock.release()
+
+    ended = [defer.ensureDeferred(work(str(number % 7))) for number in range(3000)]
+    failed = [each.addErrback(lambda failure: failure.trap(defer.CancelledError)) for each in ended]
+    lock.release()
+    assert [each.result for each in failed] == [defer.CancelledError] * 3000
+    assert lock.acquire("b").called
+
+
+def test_nobody_gets_in_between() -> None:
+    """Who comes while the lock is handed on waits behind those who were there before, and holds it alone."""
+    lock, order = FairLock(), list[str]()
+    lock.acquire("a")
+
+    def come_again(_: None) -> None:
+        order.append("first")
+        lock.release()
+        lock.acquire("b").addCallback(lambda _: order.append("late"))
+
+    lock.acquire("b").addCallback(come_again)
+    lock.acquire("c").addCallback(lambda _: order.append("second"))
+    lock.release()
+    assert order == ["first", "second"]
+    lock.release()
+    assert order == ["first", "second", "late"]

@@ -32,13 +32,14 @@ from twisted.internet.task import Clock
 from twisted.logger import LogEvent, formatEvent
 
 from axcollector.closing import PAUSE_SECONDS, Closing
-from axcollector.collector import ROOM_TICK_SECONDS
 from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import SpoolFailed
 from axcollector.core.layout import Stage
 from axcollector.core.model import Batch, Tenant
-from axcollector.disk import AppendFile, Disk, Lock
+from axcollector.delivering import ROOM_TICK_SECONDS
+from axcollector.disk import AppendFile, Disk
 from axcollector.journal import JournalPlan, JournalWriter
+from axcollector.locks import Lock
 from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.services import Periodic
@@ -143,7 +144,7 @@ class Plant:
         writer = JournalWriter(self.disk, plan, reserve)
         self.spool = Spool(self.clock, self.thread, writer, GroupCommit(100, 1 << 20))
         splitter = Splitter(self.disk, str(root), Stage.TMP, pack_all=False, reserve=reserve)
-        self.closing = Closing(self.clock, SameThread(), self.spool, writer, splitter, GRACE_SECONDS)
+        self.closing = Closing(self.clock, SameThread(), self.spool, splitter, GRACE_SECONDS)
         self.uploader = Uploader(
             self.clock,
             SameThread(),

@@ -32,8 +32,9 @@ def fail(name: str, data: bytes, why: str) -> str:
 @pytest.mark.parametrize("name", TARGETS)
 def test_bounded_runs(name: str) -> None:
     """Some hundred mutations of each target's seeds break nothing, and reach what is to be reached."""
-    report = run(TARGETS[name], executions=400, seed=2026, save=fail)
-    assert report.executions == 400
+    executions = 150 if name == "salvage" else 400  # each of its inputs costs ten times those of others
+    report = run(TARGETS[name], executions=executions, seed=2026, save=fail)
+    assert report.executions == executions
     seen = "\n".join(report.outcomes)
     assert [part for part in OUTCOMES[name] if part not in seen] == []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = Path(__file__).parent.parent / "axcollector"
-WITH_KLEIN: Final = ("webapi", "admin", "signer")
+WITH_KLEIN: Final = ("webapi", "admin", "signer", "doors")
 """These import klein, which installs the default reactor; nobody else loads them as long as nothing is started."""
 
 SCRIPT: Final = """

@@ -13,8 +13,9 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.testing import MemoryReactor
 from zope.interface import implementer
 
+from axcollector.config_endpoints import split_endpoint
 from axcollector.core.errors import ConfigError
-from axcollector.listening import Listeners, endpoints_of
+from axcollector.listening import Listeners, absolute_endpoint, endpoints_of
 from tests.conftest import LoggedFailures
 from tests.fakes import result_of
 
@@ -116,3 +117,13 @@ def test_stopping_while_opening() -> None:
     endpoint = SlowEndpoint()
     result_of(started(endpoint).stopService())
     assert endpoint.opening.called
+
+
+def test_an_endpoint_that_means_the_same_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Files of `axtls:` are named from the root; everything else stays as it is."""
+    monkeypatch.chdir(tmp_path)
+    text = absolute_endpoint(r"axtls:443:certificate=c.pem:key=/k\:1:interface=\:\:1")
+    kind, arguments, named = split_endpoint(text)
+    assert (kind, arguments) == ("axtls", ["443"])
+    assert named == {"certificate": str(tmp_path / "c.pem"), "key": "/k:1", "interface": "::1"}
+    assert absolute_endpoint("tcp:9000:interface=x") == "tcp:9000:interface=x"

@@ -53,9 +53,7 @@ class Run:
         )
         writer = JournalWriter(self.disk, plan)
         self.spool = Spool(self.clock, thread, writer, GroupCommit(100, 1 << 20))
-        self.closing = Closing(
-            self.clock, thread, self.spool, writer, Splitter(self.disk, data, Stage.TMP, pack_all=False), 2
-        )
+        self.closing = Closing(self.clock, thread, self.spool, Splitter(self.disk, data, Stage.TMP, pack_all=False), 2)
         self.recovery = Splitter(self.disk, data, Stage.RECOVERED, pack_all=True)
         self.uploader = Uploader(
             self.clock, thread, self.disk, store, data,

@@ -69,10 +69,11 @@ class Process:
         self.wait_for("catalog built")
         return self
 
-    def post(self, path: str, body: bytes) -> tuple[int, object]:
+    def post(self, path: str, body: bytes, **headers: str) -> tuple[int, object]:
         """Status and answer of a POST."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.request("POST", path, body, {"Content-Type": "application/json", **named})
         response = connection.getresponse()
         answer = response.status, json.loads(response.read())
         connection.close()

@@ -427,3 +427,27 @@ def test_what_volos_sends() -> None:
     door = Door()
     assert door.take(printed, "gzip") == Taken(1, 1)
     assert [(e.index, bytes(e.record)) for e in door.entries()] == [(1, b"{}")]
+
+
+def test_what_others_measure(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """A process that does not measure counts what it has set aside until a measurement must have seen it."""
+    full = Quarantine(str(tmp_path), 100)
+    full.told(60, 1)
+    full.note("journal", 30)
+    assert (full.used_bytes, full.held_bytes) == (90, 30)
+    with pytest.raises(SpoolFailed):
+        full.hold(11)
+    (tmp_path / "journal.journal").write_bytes(b"")
+    full.publish_gone(Disk(), str(tmp_path))
+    full.told(60, 2)
+    full.told(60, 3)
+    assert full.held_bytes == 30
+    (tmp_path / "journal.journal").unlink()
+    full.publish_gone(Disk(), str(tmp_path))
+    full.told(60, 3)
+    full.told(60, 4)  # may have begun before it came there
+    assert full.held_bytes == 30
+    full.told(90, 5)
+    assert (full.used_bytes, full.held_bytes) == (90, 0)
+    assert [event["log_format"] for event in log_events][-1] == "there is room in the quarantine again"
+    full.hold(10)

@@ -1,6 +1,8 @@
 """Quarantine with the service as a process of its own: killed, started again, and asked to take records once more."""
 
+import gzip
 import json
+import random
 from collections import Counter
 from pathlib import Path
 from signal import SIGKILL
@@ -91,6 +93,32 @@ def test_retry(
     processes[-1].end()
     assert ids_of(delivered_below(store)["acme~prod"]) == dict.fromkeys([1, 2, 3], 1)
     assert quarantined(tmp_path) == {4: 1}
+
+
+def test_retry_of_large_records(
+    tmp_path: Path,
+    scope: str,
+    processes: list[Process],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One that could only be sent gzip'd is sent so again; one that is too large in any case holds up no other."""
+    processes.append(Process(tmp_path, *MODE, *QUICK, "--max-record-age", "60").started())
+    letters = random.Random(1)
+    for number, text in enumerate(("a" * (24 << 20), letters.randbytes(4 << 20).hex(), "small")):
+        record = {"id": number, "text": text, "client_received_start_timestamp": 1}
+        body = gzip.compress(json.dumps({"records": [record]}).encode(), 1)
+        assert processes[-1].post(f"/analytics/{scope}", body, Content_Encoding="gzip")[0] == 200
+        processes[-1].wait_for("go to quarantine")
+    processes[-1].end()
+    processes.append(Process(tmp_path, *MODE, *QUICK, "--max-body-bytes", str(1 << 20)).started())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_status:
+        main(["quarantine", "retry", "--all", "--url", f"http://127.0.0.1:{processes[-1].port}"])
+    assert exit_status.value.code == 1
+    assert capsys.readouterr().out == "accepted 2\nquarantined 0\nstayed 1\n"
+    processes[-1].end()
+    assert quarantined(tmp_path) == {1: 1}
 
 
 def test_retry_with_tokens(

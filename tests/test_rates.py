@@ -42,6 +42,7 @@ def test_records() -> None:
     assert send(rates, 5, 1, NOW + 0.375) == 0.125
     assert send(rates, 5, 1, NOW + 0.5) == 0
     assert send(rates, 5, 1, NOW + 0.5) == 0.1
+    assert rates.refused == 102
 
 
 def test_bytes() -> None:

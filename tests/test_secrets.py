@@ -49,6 +49,7 @@ SECRETS = {
     "token in a query": "query-pl4nted",
     "consumer secret": "consumer/pl+nted=3",
     "sync token": "secret-token-",
+    "admin token": "admin/pl+nted=6",
     "S3 key": "s3/pl+nted/key=4",
     "S3 session": "s3/pl+nted/session=5",
 }
@@ -156,11 +157,14 @@ def clients_requests(scope: str) -> list[bytes]:
 
 
 async def seen_of(service: Watched, port: int) -> dict[str, bytes]:
-    """What the admin port and the process table show."""
+    """What the admin port, to whoever has its token or another, and the process table show."""
     shown = service.process()
     for path in ("healthz", "readyz", "nothing"):
-        response = await treq.get(f"http://127.0.0.1:{port}/{path}", persistent=False)
-        shown[path] = repr(list(response.headers.getAllRawHeaders())).encode() + await response.content()
+        for token in (SECRETS["admin token"], SECRETS["client token"]):
+            headers = {"Authorization": f"Bearer {token}"}
+            response = await treq.get(f"http://127.0.0.1:{port}/{path}", headers=headers, persistent=False)
+            seen = repr([response.code, *response.headers.getAllRawHeaders()]).encode() + await response.content()
+            shown[path] = shown.get(path, b"") + seen
     return shown
 
 
@@ -177,7 +181,7 @@ def secrets_of(*names: str) -> dict[str, str]:
 
 @pytest_twisted.ensureDeferred
 async def test_a_collector_with_a_signing_service(tmp_path: Path, started: list[Watched]) -> None:
-    """Tokens, signed URLs, the proxy's password and clients' credentials: through working and failing requests."""
+    """Tokens, the admin port's too, signed URLs, clients' credentials: through working and failing requests."""
     ports = Ports()
     signing = SigningServer(SECRETS["bearer token"])
     raw = RawServer(b"HTTP/1.1 X-Amz-Signature=confidential-1\r\n\r\n", then_close=True)
@@ -199,6 +203,7 @@ async def test_a_collector_with_a_signing_service(tmp_path: Path, started: list[
         admin_listen="tcp:0:interface=127.0.0.1",
         uap_server_base=f"http://{signer}",
         bearer_token=SECRETS["bearer token"],
+        admin_token=SECRETS["admin token"],
         max_upload_attempts=1,
         **QUICK,
     )
@@ -219,11 +224,16 @@ async def test_a_collector_with_a_signing_service(tmp_path: Path, started: list[
     await until(lambda: len(signing.objects) >= 20 and not signing.next_puts, 100)
     shown = await seen_of(service, port_of(service, "admin_listen"))
     await ended(service)
-    planted = secrets_of("bearer token", "signature", "client token", "client password", "token in a query")
+    names = ("bearer token", "admin token", "signature", "client token", "client password", "token in a query")
+    planted = secrets_of(*names)
+    assert (b"[404," in shown["nothing"], b"[401," in shown["nothing"]) == (True, True)
     written = {**files_below(tmp_path / "run"), **shown, **{f"answer {n}": each for n, each in enumerate(answers)}}
     assert "was not delivered" in service.text()
     assert places(planted, written) == []
-    assert places(planted, {"its own": files_below(tmp_path)[config]}) == ["its own: bearer token"]
+    assert places(planted, {"its own": files_below(tmp_path)[config]}) == [
+        "its own: bearer token",
+        "its own: admin token",
+    ]
     await raw.close()
     await ports.close()
 

@@ -67,7 +67,7 @@ class Recorder(Resource):
 class Door:
     """A site, its resource, its clock and its clients."""
 
-    def __init__(self, *, at_once: bool = True) -> None:
+    def __init__(self, parser: str, *, at_once: bool = True) -> None:
         self.clock = Clock()
         self.resource = Recorder(at_once)
         self.site = IngestSite(
@@ -76,6 +76,7 @@ class Door:
             max_body_bytes=LIMIT,
             max_pending_bytes=PENDING,
             request_timeout_seconds=TIMEOUT,
+            parser=parser,
         )
         self.connections: list[Connection] = []
 
@@ -98,18 +99,28 @@ class Door:
         assert (self.site.pending.held, self.site.channels) == (0, set())
 
 
+PARSERS = ("llhttp", "twisted")
+
+
+@pytest.fixture(params=PARSERS)
+def parser(request: pytest.FixtureRequest) -> str:
+    """What parses requests."""
+    name: str = request.param
+    return name
+
+
 @pytest.fixture
-def door() -> Iterator[Door]:
+def door(parser: str) -> Iterator[Door]:
     """A site whose resource answers at once."""
-    made = Door()
+    made = Door(parser)
     yield made
     made.check_nothing_left()
 
 
 @pytest.fixture
-def late() -> Iterator[Door]:
+def late(parser: str) -> Iterator[Door]:
     """A site whose resource answers when it is told to."""
-    made = Door(at_once=False)
+    made = Door(parser, at_once=False)
     yield made
     made.check_nothing_left()
 
@@ -262,11 +273,12 @@ class Model:
 class RoomMachine(RuleBasedStateMachine):
     """Whatever clients do, what is held is what the unanswered bodies that were kept are long."""
 
+    parser = "llhttp"
     connections = Bundle("connections")
 
     def __init__(self) -> None:
         super().__init__()
-        self.door = Door(at_once=False)
+        self.door = Door(self.parser, at_once=False)
         self.models: list[Model] = []
         self.asked: list[Model] = []
 
@@ -340,7 +352,14 @@ class RoomMachine(RuleBasedStateMachine):
         self.door.check_nothing_left()
 
 
+class TwistedRoomMachine(RoomMachine):
+    """The same with Twisted's parser."""
+
+    parser = "twisted"
+
+
 TestRoom = RoomMachine.TestCase
+TestTwistedRoom = TwistedRoomMachine.TestCase
 
 
 # Time
@@ -380,10 +399,10 @@ def test_slow_client(door: Door) -> None:
         request("POST", "/x", b"body", chunks=3),
     ],
 )
-def test_request_begun_and_never_ended(first: bytes, begun: bytes) -> None:
+def test_request_begun_and_never_ended(parser: str, first: bytes, begun: bytes) -> None:
     """A request of which anything has come is cut in time, also one that came, early, behind another."""
     for at_once, piece in ((True, 0), (True, 1), (False, 0), (False, 1)):
-        door = Door(at_once=at_once)
+        door = Door(parser, at_once=at_once)
         connection = door.ask(first + begun, piece)
         if first and not at_once:
             door.clock.advance(10 * TIMEOUT)
@@ -442,9 +461,9 @@ def test_idle_time_begins_with_the_last_answer(late: Door) -> None:
     assert connection.closing
 
 
-def test_stalled_request_with_a_long_timeout() -> None:
+def test_stalled_request_with_a_long_timeout(parser: str) -> None:
     """A request that is being received is no idle connection, however long its time is."""
-    door = Door()
+    door = Door(parser)
     door.site.request_timeout_seconds = 10 * IDLE_SECONDS
     connection = door.ask(b"POST /x HTTP/1.1\r\n")
     door.clock.pump([IDLE_SECONDS] * 9)
@@ -458,13 +477,14 @@ def test_stalled_request_with_a_long_timeout() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.integers(0, 300), st.sampled_from([0, 1, 50])), min_size=1, max_size=4),
-    st.integers(0, 40),
-    st.booleans(),
+    parser=st.sampled_from(PARSERS),
+    bodies=st.lists(st.tuples(st.integers(0, 300), st.sampled_from([0, 1, 50])), min_size=1, max_size=4),
+    piece=st.integers(0, 40),
+    at_once=st.booleans(),
 )
-def test_pipelining(bodies: list[tuple[int, int]], piece: int, at_once: bool) -> None:
+def test_pipelining(parser: str, bodies: list[tuple[int, int]], piece: int, at_once: bool) -> None:
     """Requests sent without waiting are answered one by one, in order, each with its own body."""
-    door = Door(at_once=at_once)
+    door = Door(parser, at_once=at_once)
     data = b"".join(
         request("POST", f"/{number}", bytes([number]) * size, chunks=chunks)
         for number, (size, chunks) in enumerate(bodies)
@@ -642,10 +662,14 @@ FRAGMENTS = [
 ]
 
 
-@given(st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=9), max_size=12).map(b"".join), st.integers(0, 20))
-def test_any_bytes(data: bytes, piece: int) -> None:
+@given(
+    parser=st.sampled_from(PARSERS),
+    data=st.lists(st.sampled_from(FRAGMENTS) | st.binary(max_size=9), max_size=12).map(b"".join),
+    piece=st.integers(0, 20),
+)
+def test_any_bytes(parser: str, data: bytes, piece: int) -> None:
     """No bytes bring the door down: they are waited on, or answered, or answered and cut."""
-    door = Door()
+    door = Door(parser)
     connection = door.ask(data, piece)
     door.clock.pump([TIMEOUT, IDLE_SECONDS])
     assert connection.closing
@@ -727,10 +751,15 @@ class Client(protocol.Protocol):
 class Port:
     """A site on a real port."""
 
-    def __init__(self, *, at_once: bool = True, timeout: float = TIMEOUT) -> None:
+    def __init__(self, parser: str, *, at_once: bool = True, timeout: float = TIMEOUT) -> None:
         self.resource = Recorder(at_once)
         self.site = IngestSite(
-            self.resource, reactor, max_body_bytes=LIMIT, max_pending_bytes=PENDING, request_timeout_seconds=timeout
+            self.resource,
+            reactor,
+            max_body_bytes=LIMIT,
+            max_pending_bytes=PENDING,
+            request_timeout_seconds=timeout,
+            parser=parser,
         )
 
     async def __aenter__(self) -> Self:
@@ -750,17 +779,17 @@ class Port:
 
 
 @pytest_twisted.ensureDeferred
-async def test_real_slow_client() -> None:
+async def test_real_slow_client(parser: str) -> None:
     """A client that stops amid its request reads why it is cut."""
-    async with Port(timeout=0.05) as port:
+    async with Port(parser, timeout=0.05) as port:
         client = await port.connect(b"POST /x HTTP/1.1\r\n")
         assert [answer.status for answer in answers_in(await client.closed)] == [408]
 
 
 @pytest_twisted.ensureDeferred
-async def test_real_oversize_body() -> None:
+async def test_real_oversize_body(parser: str) -> None:
     """A client whose body is too large reads the answer."""
-    async with Port() as port:
+    async with Port(parser) as port:
         body = chunked(bytes(2 * LIMIT), LIMIT)
         head = b"POST /x HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         client = await port.connect(head + body)
@@ -769,9 +798,9 @@ async def test_real_oversize_body() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_real_shutdown() -> None:
+async def test_real_shutdown(parser: str) -> None:
     """On shutdown an idle client sees its connection closed, and one that waits gets its answer first."""
-    async with Port(at_once=False) as port:
+    async with Port(parser, at_once=False) as port:
         idle = await port.connect(request("GET", "/idle"))
         while not port.resource.waiting:
             await tick()
@@ -787,9 +816,9 @@ async def test_real_shutdown() -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_real_hang_up() -> None:
+async def test_real_hang_up(parser: str) -> None:
     """A client that goes amid its body leaves nothing behind."""
-    async with Port() as port:
+    async with Port(parser) as port:
         client = await port.connect(request("POST", "/x", bytes(LIMIT))[:-1])
         while not port.site.pending.held:
             await tick()

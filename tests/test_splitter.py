@@ -78,9 +78,24 @@ def test_what_is_due(data: Path) -> None:
     for now in (INTERVAL.start, INTERVAL.end - 1, INTERVAL.end + 4.9):
         work(now, 5)
         assert staged(data) == {}
-    work(INTERVAL.end + 5, 5, NAME.journal.__eq__)
-    assert staged(data) == {}
+    with Disk().claimed(str(data / "tmp" / NAME.journal)) as is_ours:
+        assert is_ours
+        assert work(INTERVAL.end + 5, 5) == 0
+        assert work() == 0
+        assert staged(data) == {}
     work(INTERVAL.start - 1, 5)
+    assert staged(data) == expected()
+
+
+def test_what_a_worker_left_is_due_at_once(data: Path) -> None:
+    """Whatever its interval, once it is not locked any more."""
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    work = splitter(data).work
+    work(INTERVAL.start, 5, lambda journal: journal != NAME)
+    with Disk().claimed(str(data / "tmp" / NAME.journal)):
+        work(INTERVAL.start, 5, NAME.__eq__)
+    assert staged(data) == {}
+    work(INTERVAL.start, 5, NAME.__eq__)
     assert staged(data) == expected()
 
 

@@ -21,11 +21,12 @@ from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from axcollector import __version__
 from axcollector.admin.access import AdminSite
+from axcollector.assembly import assemble
 from axcollector.config import KEYS, Config
 from axcollector.config_file import Loaded
 from axcollector.core.errors import ConfigError, DirectoryInUse
 from axcollector.launch import CannotStart
-from axcollector.tap import Options, assemble, checked, launched, makeService
+from axcollector.tap import Options, checked, launched, makeService
 from tests.fakes import result_of
 from tests.wire import Connection, request
 

@@ -120,6 +120,7 @@ class Stand:
         writer: Worker | None = None,
         tokens: Tokens | None = None,
         rates: RateLimits | None = None,
+        parser: str = "llhttp",
     ) -> None:
         for stage in Stage:
             (root / stage).mkdir(exist_ok=True)
@@ -150,6 +151,8 @@ class Stand:
             max_body_bytes=limits.max_body_bytes,
             max_pending_bytes=10 * limits.max_body_bytes,
             request_timeout_seconds=60,
+            parser=parser,
+            door=self.api.door,
         )
 
     def ask(self, data: bytes, piece: int = 0) -> Answer:
@@ -201,12 +204,24 @@ def error(code: str, reason: str) -> dict[str, object]:
     return {"errorCode": code, "reason": reason}
 
 
-@pytest.fixture
-def stand(tmp_path: Path) -> Iterator[Stand]:
-    """The routes, with nothing wrong."""
-    made = Stand(tmp_path)
+@pytest.fixture(params=["llhttp", "twisted"])
+def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
+    """The routes, with nothing wrong, behind each of the parsers."""
+    made = Stand(tmp_path, parser=request.param)
     yield made
     assert (made.site.pending.held, made.clock.getDelayedCalls()) == (0, [])
+
+
+@pytest.fixture
+def stands(tmp_path: Path) -> Iterator[list[Stand]]:
+    """The same for tests that try many requests: they draw one of the two."""
+    made = []
+    for parser in ("llhttp", "twisted"):
+        root = tmp_path / parser
+        root.mkdir()
+        made.append(Stand(root, parser=parser))
+    yield made
+    assert [(each.site.pending.held, each.clock.getDelayedCalls()) for each in made] == [(0, [])] * 2
 
 
 @pytest.mark.parametrize(
@@ -935,10 +950,15 @@ def answered(stand: Stand, data: bytes, piece: int = 0) -> int:
     return answer.status
 
 
-@given(ROUTES, BODIES, st.booleans(), st.sampled_from([0, 3, 100]))
+BEHIND = st.sampled_from([0, 1])
+"""Which of the stands."""
+
+
+@given(BEHIND, ROUTES, BODIES, st.booleans(), st.sampled_from([0, 3, 100]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_any_body(stand: Stand, target: str, body: bytes, gzipped: bool, chunks: int) -> None:
+def test_any_body(stands: list[Stand], behind: int, target: str, body: bytes, gzipped: bool, chunks: int) -> None:
     """Whatever a body holds it is taken or refused, in JSON."""
+    stand = stands[behind]
     before = len(stand.kept())
     headers = (JSON, GZIP) if gzipped else (JSON,)
     status = answered(stand, request("POST", target, gzip.compress(body) if gzipped else body, headers, chunks=chunks))
@@ -946,10 +966,11 @@ def test_any_body(stand: Stand, target: str, body: bytes, gzipped: bool, chunks:
     assert (len(stand.kept()) > before) == (status == 200)
 
 
-@given(ROUTES, st.randoms(use_true_random=False), st.integers(1, 3))
+@given(BEHIND, ROUTES, st.randoms(use_true_random=False), st.integers(1, 3))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_damaged_gzip(stand: Stand, target: str, chance: random.Random, times: int) -> None:
+def test_damaged_gzip(stands: list[Stand], behind: int, target: str, chance: random.Random, times: int) -> None:
     """However a gzip is damaged it is never taken for what it was."""
+    stand = stands[behind]
     whole = gzip.compress(batch(organization="acme", environment="prod"), mtime=0)
     damaged = bytearray(whole)
     for _ in range(times):
@@ -975,14 +996,16 @@ CONTROLS = bytes(each for each in (*range(32), 127) if each != ord("\t"))
 
 
 @given(
+    BEHIND,
     st.sampled_from(["GET", "POST", "HEADS", "post", "!"]),
     TARGETS.filter(bool),
     st.binary(max_size=9),
     st.integers(0, 3),
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
-def test_any_request(stand: Stand, method: str, target: str, header: bytes, piece: int) -> None:
+def test_any_request(stands: list[Stand], behind: int, method: str, target: str, header: bytes, piece: int) -> None:
     """Whatever the path, the method and the headers, there is an answer in JSON."""
+    stand = stands[behind]
     value = header.translate(None, CONTROLS)
     headers = tuple((name, value) for name in ("Content-Type", "Content-Encoding", "Host", "Cookie", "X-Forwarded-For"))
     data = request(method, target.encode("latin-1"), batch(), headers)

@@ -5,8 +5,6 @@ for. `/healthz` and `/readyz` answer everybody, because load balancers and kubel
 reasons only to those who have it. Every other path, also one that does not exist, is 401 without it.
 """
 
-import base64
-import binascii
 import hashlib
 import hmac
 import re
@@ -20,12 +18,11 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from axcollector import answers
+from axcollector.core.authorization import BEARER_OR_BASIC, token_in
 from axcollector.core.errors import ConfigError, Rejected
 from axcollector.regular import regular
 
 OPEN: Final = frozenset({b"/healthz", b"/readyz"})
-_AUTHORIZATION: Final = re.compile(rb"(bearer|basic) +(\S{1,8192}) *", re.IGNORECASE)
-_CHALLENGES: Final = [b'Basic realm="axcollector admin", charset="UTF-8"', b"Bearer"]
 _TOKEN: Final = re.compile(rb"\s*([!-~]{1,4096})\s*")
 
 
@@ -45,18 +42,20 @@ class AdminToken:
         if not self._digest:
             return True
         given = request.requestHeaders.getRawHeaders(b"authorization", [])
-        token = _token_in(given[0]) if len(given) == 1 else None
-        return token is not None and hmac.compare_digest(_digest(token), self._digest)
+        token = token_in([value.decode("latin-1") for value in given], as_password=True)
+        return token is not None and hmac.compare_digest(_digest(token.encode()), self._digest)
 
 
 def read_token(token: str | None, path: str | None) -> str | None:
     """The token that the configuration names: itself, or that in a file. Blocking.
 
     Raises:
-        ConfigError: The file cannot be read, or does not hold one token; the message holds nothing of it.
+        ConfigError: The file cannot be read, or either is not one token; the message holds nothing of it.
     """
     if path is None:
-        return token
+        if token is not None and not _TOKEN.fullmatch(token.encode(errors="surrogatepass")):
+            raise ConfigError("admin_token is not one token; allowed are visible ASCII characters")
+        return token and token.strip()
     try:
         with open(path, "rb", opener=regular) as file:
             match = _TOKEN.fullmatch(file.read(1 << 13))
@@ -82,8 +81,8 @@ class GuardedResource(Resource):
         """Answer, or ask for the token."""
         if request.path in OPEN or self._token.allows(request):
             return self._pages.render(request)
-        body = answers.refuse(request, Rejected("UNAUTHORIZED", "The admin token is needed (admin_token)"))
-        request.responseHeaders.setRawHeaders(b"WWW-Authenticate", list(_CHALLENGES))
+        refusal = Rejected("UNAUTHORIZED", "The admin token is needed (admin_token)", BEARER_OR_BASIC)
+        body = answers.refuse(request, refusal)
         return b"" if request.method == b"HEAD" else body
 
 
@@ -96,19 +95,6 @@ class AdminSite(Site):
 
     def log(self, request: object) -> None:
         """Write no access log: a probe comes every few seconds, and what stands in a path or query may be a secret."""
-
-
-def _token_in(header: bytes) -> bytes | None:
-    match = _AUTHORIZATION.fullmatch(header)
-    if match is None:
-        return None
-    if match[1].lower() == b"bearer":
-        return match[2]
-    try:
-        _, colon, password = base64.b64decode(match[2], validate=True).partition(b":")
-    except binascii.Error:
-        return None
-    return password if colon else None
 
 
 def _digest(token: bytes) -> bytes:

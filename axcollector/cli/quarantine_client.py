@@ -4,15 +4,19 @@ import contextlib
 import http.client
 import json
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from axcollector.config_endpoints import split_endpoint
+from axcollector.core import deflate
 from axcollector.core.errors import QuarantineError
 
 TIMEOUT_SECONDS: Final = 120.0
 _MAX_ANSWER_BYTES: Final = 1 << 16
+_PACKED_BYTES: Final = 1 << 20
+"""Larger bodies are gzip'd: they hold one record that may have come so, and would be too large as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +73,13 @@ class Client:
         Raises:
             QuarantineError: Nobody answers. Where the request was sent already, it may have been taken.
         """
+        body, headers = self._packed(body)
         connection = self._connected()
         with contextlib.closing(connection):
             try:
-                connection.request("POST", self._prefix + path, body, self._headers)
+                # A collector that will not read such a body to its end has said so by then, and hung up.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request("POST", self._prefix + path, body, headers)
                 response = connection.getresponse()
                 content = response.read(_MAX_ANSWER_BYTES)
             except (OSError, http.client.HTTPException) as exc:
@@ -81,6 +88,15 @@ class Client:
                     " were sent may have been taken, and stay in quarantine"
                 ) from exc
         return _answer(response.status, content, response.getheader("Retry-After"))
+
+    def _packed(self, body: bytes) -> tuple[bytes, Mapping[str, str]]:
+        """A body as it is to be sent, and its headers."""
+        if len(body) > _PACKED_BYTES:
+            packer = deflate.packer()
+            packed = packer.compress(body) + packer.flush()
+            if len(packed) < len(body):
+                return packed, {**self._headers, "Content-Encoding": "gzip"}
+        return body, self._headers
 
     def _connected(self) -> http.client.HTTPConnection:
         connection = (

@@ -7,6 +7,7 @@ for every number and string that a client can send, and fast. Only a record that
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -66,7 +67,9 @@ class _Names:
     both: bytes
 
     @classmethod
+    @lru_cache(maxsize=1024)
     def of(cls, tenant: Tenant) -> "_Names":
+        """Those of a tenant; made once for those of whom there are records all the time."""
         organization = msgspec.json.encode(tenant.organization)
         environment = msgspec.json.encode(tenant.environment)
         both = b',"organization":%b,"environment":%b' % (organization, environment)

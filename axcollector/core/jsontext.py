@@ -3,24 +3,32 @@
 The decoder of the hot path (msgspec) checks JSON exactly, but for four things (ARCHITECTURE, trap 17): it does not look
 into the UTF-8 of strings it skips, refuses a lone surrogate's escape, which JSON allows, and answers deep nesting with
 `RecursionError`. Here is what those cases need. But for `is_utf8` and `mask_surrogates`, the functions take valid JSON
-only: they look for its structure and check nothing. All are linear in the text's length.
+only: they look for its structure and check nothing. All are linear in the text's length, and none holds the
+interpreter for long: what waits in the reactor's thread gets its turn between two searches.
 """
 
 import codecs
 import json
 import re
 from collections.abc import Iterator
+from io import BytesIO
 from typing import Final, NamedTuple
 
 _SLICE_BYTES: Final = 1 << 16
-_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:]', re.DOTALL)
+_STRUCTURE: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+("?)|[{}\[\],:]', re.DOTALL)
+"""A bracket, a comma, a colon, or a string; one that the search's end has parted has an empty group."""
+_IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _SURROGATE: Final = re.compile(
-    rb"(?<!\\)(?:\\\\)*+\\u[dD](?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
+    rb"\\(?:\\(?:\\\\)*+|u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2})))"
 )
-"""An escape of a surrogate, of a pair where the group is there. Backslashes before it escape one another, and none is
-left over; behind those it goes on at once, so that a million of them are looked at once."""
-_LONE_ESCAPE_BYTES: Final = len(rb"\ud800")
+"""Backslashes that escape one another, an escaped pair of surrogates, or, where the group is there, a lone one."""
+_PAIR_BYTES: Final = len(rb"\ud83d\ude00")
+_SEARCHED_BYTES: Final = 1 << 16
+"""So much is searched in one call, which holds the interpreter; even, so that it divides no pair of backslashes."""
 _SPACE: Final = b" \t\n\r"
+_LONGEST_KEY_BYTES: Final = 256
+"""No key that anybody looks for is longer, be each of its letters an escape."""
+_QUOTE: Final = ord('"')
 
 
 def is_utf8(text: bytes) -> bool:
@@ -42,18 +50,37 @@ def mask_surrogates(text: bytes) -> bytes:
 
     The copy is valid JSON exactly where `text` is, and has the same structure at the same places.
     """
+    masked: BytesIO | None = None
+    start = 0
+    while start < len(text):
+        end = _not_behind_a_backslash(text, start, start + _SEARCHED_BYTES)
+        if end == start:  # nothing but backslashes that escape one another
+            start += _SEARCHED_BYTES
+            continue
+        for match in _SURROGATE.finditer(text, start, end + _PAIR_BYTES):
+            if match.start() >= end:
+                break
+            start = match.end()
+            if match[1]:
+                masked = BytesIO(text) if masked is None else masked
+                masked.seek(match.start())
+                masked.write(rb"\uFFFD")
+        start = max(start, end)
+    return text if masked is None else masked.getvalue()  # not a copy
 
-    def masked(match: re.Match[bytes]) -> bytes:
-        return match[0] if match[1] else match[0][:-_LONE_ESCAPE_BYTES] + rb"\uFFFD"
 
-    return _SURROGATE.sub(masked, text)
+def _not_behind_a_backslash(text: bytes, start: int, end: int) -> int:
+    """The last such place from `start` to `end`, where no escape but one of a surrogate is parted."""
+    if end >= len(text):
+        return len(text)
+    return start + len(text[start:end].rstrip(b"\\"))
 
 
 def depth(text: bytes) -> int:
     """How many levels of arrays and objects lie in one another; a scalar has 0."""
     deepest = level = 0
-    for match in _STRUCTURE.finditer(text):
-        token = text[match.start()]
+    for start, _ in _structure(text):
+        token = text[start]
         if token in b"{[":
             level += 1
             deepest = max(deepest, level)
@@ -83,37 +110,72 @@ class Place(NamedTuple):
 def members(text: bytes) -> Iterator[Member]:
     """The members of an object, in their order, repeated keys included."""
     for place in places(text):
-        value = text[text.index(b":", place.start + len(place.key_text)) + 1 : place.end].strip(_SPACE)
+        value = _stripped(text, text.index(b":", place.start + len(place.key_text)) + 1, place.end)
         yield Member(place.key, place.key_text, value)
 
 
 def places(text: bytes) -> Iterator[Place]:
     """Where the members of an object stand, in their order, repeated keys included."""
     for start, end in _items(text):
-        match = _STRUCTURE.search(text, start)
-        assert match is not None
-        key_text = match[0]
-        yield Place(json.loads(key_text), key_text, match.start(), end, end + 1)
+        key_start, key_end = next(_structure(text, start))
+        key_text = text[key_start:key_end]
+        yield Place(_key_in(key_text), key_text, key_start, end, end + 1)
+
+
+def _key_in(text: bytes) -> str:
+    """A key; of one that is longer than any that is looked for its beginning, which is longer too."""
+    if len(text) > _LONGEST_KEY_BYTES:
+        return text[:_LONGEST_KEY_BYTES].decode("latin-1")
+    key: str = json.loads(text)
+    return key
 
 
 def elements(text: bytes) -> Iterator[bytes]:
     """The elements of an array, in their order, without the space around them."""
-    return (text[start:end].strip(_SPACE) for start, end in _items(text))
+    return (_stripped(text, start, end) for start, end in _items(text))
 
 
 def _items(text: bytes) -> Iterator[tuple[int, int]]:
     """Where that stands which lies between the outermost brackets' commas."""
     level = 0
     start = 0
-    for match in _STRUCTURE.finditer(text):
-        token = text[match.start()]
+    for token_start, token_end in _structure(text):
+        token = text[token_start]
         if token in b"{[":
             level += 1
             if level == 1:
-                start = match.end()
+                start = token_end
         elif (token in b"}]" or token in b",") and level == 1:
-            if token in b"," or text[start : match.start()].strip(_SPACE):
-                yield start, match.start()
-            start = match.end()
+            if token in b"," or _stripped(text, start, token_start):
+                yield start, token_start
+            start = token_end
         if token in b"}]":
             level -= 1
+
+
+def _stripped(text: bytes, start: int, end: int) -> bytes:
+    """What lies there, without the space around it."""
+    while end - start > _SEARCHED_BYTES and text[start : start + _SEARCHED_BYTES].isspace():
+        start += _SEARCHED_BYTES
+    while end - start > _SEARCHED_BYTES and text[end - _SEARCHED_BYTES : end].isspace():
+        end -= _SEARCHED_BYTES
+    return text[start:end].strip(_SPACE)
+
+
+def _structure(text: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+    """Where strings, brackets, commas and colons begin and end, from `start` on."""
+    while start < len(text):
+        end = start + _SEARCHED_BYTES
+        for match in _STRUCTURE.finditer(text, start, end):
+            start = _string_end(text, match.end()) if match[1] == b"" else match.end()
+            yield match.start(), start
+        start = max(start, end)
+
+
+def _string_end(text: bytes, at: int) -> int:
+    """Where a string ends, amid which this place is."""
+    while text[at] != _QUOTE:
+        match = _IN_STRING.match(text, at, at + _SEARCHED_BYTES)
+        assert match is not None  # it may be empty
+        at = match.end()
+    return at + 1

@@ -22,6 +22,7 @@ import hashlib
 import re
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Self
 from urllib.parse import quote, unquote
 
@@ -76,6 +77,7 @@ def decode_part(text: str) -> str:
     return name
 
 
+@lru_cache(maxsize=4096)
 def tenant_directory(organization: str, environment: str) -> str:
     """`{org}~{env}`, encoded: the tenant's part of bucket names and of keys."""
     return f"{encode_part(organization)}~{encode_part(environment)}"

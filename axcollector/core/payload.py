@@ -22,6 +22,9 @@ JSONText = bytes | Raw
 MAX_DEPTH: Final = 200
 MAX_VALUES_A_RECORD: Final = 200
 """A body may have so many values for each record that it may have: 4 million, with the defaults."""
+_LONGEST_NAME_BYTES: Final = 2048
+"""No tenant has a name that is longer as JSON, be each of its letters an escape: it would make no directory."""
+_SHOWN_NAME_BYTES: Final = 300
 _MANY_VALUES: Final = 1_000_000
 """Of a body with more values, the records are counted before anything is made of them."""
 _COUNTED_BYTES: Final = 1 << 22
@@ -72,7 +75,9 @@ def decode(body: bytes, content_encoding: str | None, limits: Limits, *, careful
 
 
 def name_in(text: bytes | None, key: str) -> str:
-    """A tenant's name as the body has it.
+    """A tenant's name as the body has it; of one that is longer than any tenant's, only so much that it stays longer.
+
+    It is told in the answer, and logged: the body may be 50 MB, where some 50 kB were sent.
 
     Raises:
         Rejected: `MISSING_FIELD` where it is absent, null or empty, `BAD_DATA` where it is no string.
@@ -81,6 +86,8 @@ def name_in(text: bytes | None, key: str) -> str:
         raise Rejected("MISSING_FIELD", f"Missing Required field: {key}")
     if not text.startswith(b'"'):
         raise Rejected("BAD_DATA", f"{key} has to be a string")
+    if len(text) > _LONGEST_NAME_BYTES:
+        return text[1 : _SHOWN_NAME_BYTES + 1].decode(errors="replace") + "…"
     name: str = json.loads(text)
     return name
 

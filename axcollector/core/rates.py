@@ -100,12 +100,17 @@ class _Buckets:
 
 
 class Rates:
-    """What all scopes have sent."""
+    """What all scopes have sent.
+
+    Attributes:
+        refused: How many batches were too much.
+    """
 
     def __init__(self, limits: RateLimits) -> None:
         """Nothing yet."""
         self._limits = limits
         self._scopes: dict[str, _Buckets] = {}
+        self.refused = 0
 
     def __len__(self) -> int:
         """Of how many scopes something is kept."""
@@ -140,6 +145,7 @@ class Rates:
         buckets.records.take(count)
 
     def _refusal(self, records_wait: float, bytes_wait: float) -> RateLimited:
+        self.refused += 1
         limits = self._limits
         if records_wait >= bytes_wait:
             what = f"{limits.records_per_second} records a second (rate_limit_records)"

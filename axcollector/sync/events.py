@@ -3,6 +3,9 @@
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+from twisted.internet import defer
 
 from axcollector.core.tables import Row, is_utf8
 
@@ -58,6 +61,21 @@ class ChangeList:
 
     changes: Sequence[Change]
     version: str = ""
+
+
+class Listener(Protocol):
+    """Whoever is told events.
+
+    Both Deferreds fire, with True, when the event is shown; with False when it was not, and will not be.
+    """
+
+    def snapshot_received(self, snapshot: Snapshot) -> "defer.Deferred[bool]":
+        """Everything is as it is in this registry file."""
+        ...
+
+    def changes_received(self, changes: ChangeList) -> "defer.Deferred[bool]":
+        """Something changed since the last event."""
+        ...
 
 
 def problem_of(event: object) -> str | None:

@@ -23,8 +23,7 @@ from axcollector.core.errors import RegistryError
 from axcollector.registry_changes import ChangedRow
 from axcollector.registry_log import LogPosition
 from axcollector.services import Periodic, Worker
-from axcollector.sync.events import Change, ChangeList, Operation, Snapshot
-from axcollector.sync.listener import SyncListener
+from axcollector.sync.events import Change, ChangeList, Listener, Operation, Snapshot
 from axcollector.sync.registry_watch import Look, RegistryWatch
 
 WATCH_SECONDS = 0.5
@@ -40,7 +39,7 @@ class RegistrySource(Service):
         self,
         clock: IReactorTime,
         worker: Worker,
-        listener: SyncListener,
+        listener: Listener,
         path: str,
         refresh_interval_seconds: float = 0,
     ) -> None:

@@ -9,7 +9,7 @@ from axcollector.core.retry import Backoff
 from axcollector.disk import Disk
 from axcollector.services import Worker
 from axcollector.stores.transfer import Transfer
-from axcollector.sync.listener import SyncListener
+from axcollector.sync.events import Listener
 from axcollector.sync.transicator_client import Servers, TransicatorClient
 from axcollector.sync.transicator_files import RegistryFiles
 from axcollector.sync.transicator_source import Timing, TransicatorSource
@@ -84,7 +84,7 @@ def over_network(
     reactor: Any,  # noqa: ANN401 - time, TCP and TLS, as every reactor has them
     worker: Worker,
     disk: Disk,
-    listener: SyncListener,
+    listener: Listener,
     settings: TransicatorSettings,
     instance_id: str,
     chance: Callable[[], float],

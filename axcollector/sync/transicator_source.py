@@ -27,8 +27,7 @@ from axcollector.bugs import report
 from axcollector.core.errors import AnswerTooLong, RegistryError, SnapshotTooOld, SyncFailed, TokenRefused
 from axcollector.core.retry import Backoff, Pace
 from axcollector.services import Rest, Worker
-from axcollector.sync.events import ChangeList, Snapshot
-from axcollector.sync.listener import SyncListener
+from axcollector.sync.events import ChangeList, Listener, Snapshot
 from axcollector.sync.transicator_client import TransicatorClient
 from axcollector.sync.transicator_files import LiveFile, RegistryFiles
 from axcollector.sync.transicator_protocol import decode_page, is_selector
@@ -73,7 +72,7 @@ class TransicatorSource(Service):
         self,
         clock: IReactorTime,
         worker: Worker,
-        listener: SyncListener,
+        listener: Listener,
         client: TransicatorClient,
         token: TokenKeeper,
         files: RegistryFiles,
