@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import IService
+from twisted.internet import defer
 
 from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
@@ -88,7 +89,8 @@ def _in_one(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
     token, admin = _admin(reactor, config, collector)
     listeners = (admin, Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest))
     clock_steps = ClockSteps(reactor, time.time, time.monotonic)
-    service = InOrder([clock_steps, collector, admin, OnStop(ingest.close_idle), listeners[1]])
+    answers_taken = OnStop(lambda: defer.ensureDeferred(ingest.answers_taken()))
+    service = InOrder([clock_steps, answers_taken, collector, admin, OnStop(ingest.close_idle), listeners[1]])
 
     def apply(new: Config) -> None:
         ingest.request_timeout_seconds = new.request_timeout

@@ -12,6 +12,7 @@ finds no `reception`; there only its own checks apply.
 from collections.abc import Mapping
 from typing import Final
 
+from twisted.internet import task
 from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.web.http import datetimeToString
@@ -28,6 +29,9 @@ from axcollector.reception import Pending
 from axcollector.twisted_channel import TwistedChannel
 
 _CHANNELS: Final[Mapping[str, type[BoundedChannel]]] = {"llhttp": LlhttpChannel, "twisted": TwistedChannel}
+
+_DRAIN_TURN_SECONDS: Final = 0.01
+_DRAIN_TURNS: Final = 100
 
 
 class IngestSite(Site):
@@ -116,3 +120,14 @@ class IngestSite(Site):
         """Close the connections on which nothing is being answered, and the others behind their answers."""
         for channel in list(self.channels):
             channel.close_when_idle()
+
+    async def answers_taken(self) -> None:
+        """Wait until the answers that were given are taken, and the connections closed; not for long.
+
+        For when nothing is answered any more: whoever ends the process in the turn in which an answer was written
+        takes it back.
+        """
+        for _ in range(_DRAIN_TURNS):
+            if not self.channels:
+                return
+            await task.deferLater(self.reactor, _DRAIN_TURN_SECONDS)

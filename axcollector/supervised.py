@@ -80,9 +80,8 @@ def supervised(
 ) -> InOrder:
     """A service that does what SIGHUP asks for, and tells how it is; for most of the arguments see `Reloading`.
 
-    When all that is done, `afterwards` is called with the configuration that is in force then.
-
-    From now on, in the main thread only, SIGHUP is its own; what comes before it is started is done then.
+    From now on, in the main thread only, SIGHUP is its own; what comes before it is started is done then. When all that
+    is done, `afterwards` is called with the configuration that is in force then.
     """
     thread = Unwaited(reactor, "reload")
     reload = Reloading(thread, keys, running, read, live=live, certificates=certificates, reopen_logs=reopen_log_files)

@@ -438,6 +438,29 @@ def test_stopping_while_held_back(tmp_path: Path) -> None:
     assert [answer_on(connection).status for connection in [*held, send(stand)]] == [429] * 4
 
 
+@pytest.mark.parametrize(("step", "told"), [(-3600.0, b"5"), (3600.0, b"4")])
+def test_the_clock_steps_while_held_back(tmp_path: Path, step: float, told: bytes) -> None:
+    """What was waited is taken off what is told: nothing where the clock went back, a second at most."""
+    stand = limited(tmp_path, RateLimits(records_per_second=1, burst_seconds=1))
+    assert answer_on(send(stand, body=batch(*[RECORD] * 5))).status == 200
+    connection = send(stand)
+    stand.clock.rightNow += step
+    (late,) = stand.access._held
+    late.callback(None)
+    answer = answer_on(connection)
+    assert (answer.status, answer.headers["retry-after"].encode()) == (429, told)
+
+
+def test_a_batch_refused_for_its_records_costs_no_bytes(tmp_path: Path) -> None:
+    """They may be sent by the next one."""
+    body = batch(RECORD, RECORD, RECORD)
+    stand = limited(tmp_path, RateLimits(records_per_second=1, bytes_per_second=len(body), burst_seconds=3))
+    assert answer_on(send(stand, body=batch(RECORD))).status == 200
+    before = stand.access.rates._scopes["s1"].bytes._level
+    send(stand, body=body)
+    assert stand.access.rates._scopes["s1"].bytes._level == before
+
+
 def test_so_many_are_held_back(tmp_path: Path) -> None:
     """Others are answered at once: what is held back takes a connection."""
     stand = limited(tmp_path)

@@ -61,6 +61,8 @@ def test_the_password_may_hold_colons() -> None:
         ["Basic a"],
         ["Basic !!!!"],
         ["Basic dTp0=="],
+        ["Basic dTp0=AAA"],
+        ["Basic dT==dTp0"],
         ["Basic dT p0"],
         ["Basic \xff\xff\xff\xff"],
         [basic(b"")],

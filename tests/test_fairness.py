@@ -46,6 +46,18 @@ def test_giving_up() -> None:
     assert queue.got[-1] == "d1"
 
 
+def test_all_of_one_give_up() -> None:
+    """Where nobody of a tenant waits any more, the next in turn is another's."""
+    queue = Queue()
+    queue.acquire("a1")
+    gone = [queue.acquire(name).addErrback(lambda f: f.trap(defer.CancelledError)) for name in ("b1", "b2")]
+    queue.acquire("c1")
+    for each in gone:
+        each.cancel()
+    queue.lock.release()
+    assert queue.got == ["a1", "c1"]
+
+
 @given(st.lists(st.sampled_from(["acquire a", "acquire b", "acquire c", "release"])))
 def test_one_at_a_time(steps: list[str]) -> None:
     """There is one holder at most, and one as long as anybody waits."""

@@ -273,6 +273,13 @@ def test_names_in_the_body_that_are_none(text: bytes | None, expected: tuple[str
     assert (refusal.value.code, refusal.value.reason) == expected
 
 
+def test_a_name_in_the_body_that_is_no_tenants() -> None:
+    """One that is too long for any tenant stays so, and is not told whole; the longest that one may have is whole."""
+    name = payload.name_in(b'"%b"' % (b"a" * (1 << 20)), "organization")
+    assert name == "a" * 300 + "…"
+    assert payload.name_in(b'"%b"' % (b"\\u0061" * 200), "organization") == "a" * 200
+
+
 @pytest.mark.parametrize("odd", ["", ',"x":"\\ud800"'])
 def test_names_in_the_body(odd: str) -> None:
     """They are there before anything is said about the records."""

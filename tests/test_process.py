@@ -1,9 +1,11 @@
 """The service as a process of its own: started by twistd, stopped, killed, started twice."""
 
+import gzip
 import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -145,6 +147,26 @@ def test_an_ordered_shutdown(tmp_path: Path, processes: list[Process]) -> None:
     data = tmp_path / "axcollector-data" / "ax"
     assert list((data / "tmp").iterdir()) == []
     assert len(list((data / "staging").glob("acme~prod~*/*_writer_1-0-0.txt.gz"))) == 1
+
+
+def test_who_waits_when_it_ends(tmp_path: Path, processes: list[Process]) -> None:
+    """On SIGTERM also those get an answer whose large bodies nobody has looked at yet."""
+    (tmp_path / "axcollector-data").mkdir(mode=0o700)
+    path = f"/analytics/{add_scope(tmp_path)}"
+    processes.append(Process(tmp_path).started())
+    record = b'{"client_received_start_timestamp":1,"a":"\\ud800","b":"%b"}' % (b" " * (1 << 12))
+    body = gzip.compress(b'{"records":[%b]}' % b",".join([record] * 2000), 9)
+    head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\n"
+    whole = (head + b"Content-Length: %d\r\n\r\n%b") % (path.encode(), len(body), body)
+    clients = [socket.create_connection(("127.0.0.1", processes[0].port), 30) for _ in range(30)]
+    for client in clients:
+        client.sendall(whole)
+    assert processes[0].post(path, batch(0, 3))[0] == 200  # so those before were received
+    assert processes[0].end()[0] == CLEAN
+    answers = [b"".join(iter(lambda: client.recv(1 << 16), b"")) for client in clients]  # noqa: B023 - used at once
+    for client in clients:
+        client.close()
+    assert {answer[:12] for answer in answers} <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
 
 
 def test_the_second_process_is_refused(tmp_path: Path, processes: list[Process]) -> None:

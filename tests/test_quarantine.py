@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet import defer
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 
 from axcollector.core import payload, quarantine
 from axcollector.core.commit import GroupCommit
@@ -309,6 +309,22 @@ def test_from_a_commit_to_files(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / QUARANTINE).rglob("*")} == {0o600, 0o700}
     assert (tmp_path / QUARANTINE).stat().st_mode & 0o777 == 0o700
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_what_counts_against_the_quota(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """All commits of a journal; to the byte; and there is room again only when there is some."""
+    quarantine = Quarantine(str(tmp_path), 100)
+    quarantine.note("journal", 30)
+    quarantine.note("journal", 40)
+    quarantine.hold(30)
+    assert quarantine.used_bytes == 100
+    with pytest.raises(SpoolFailed):
+        quarantine.hold(1)
+    quarantine.measure()
+    assert "there is room in the quarantine again" not in map(formatEvent, log_events)
+    quarantine.settle(30, 1)
+    quarantine.measure()
+    assert "there is room in the quarantine again" in map(formatEvent, log_events)
 
 
 def test_no_directory_where_nothing_is_set_aside(tmp_path: Path) -> None:

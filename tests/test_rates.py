@@ -128,6 +128,24 @@ def test_what_is_kept_of_many_scopes() -> None:
     assert len(rates) == 10
 
 
+def test_the_longer_wait_is_told() -> None:
+    """Where both records and bytes are short, whoever waits as told is taken."""
+    rates = Rates(LIMITS)
+    assert send(rates, 25, 5000, NOW) == 0
+    assert send(rates, 1, 500, NOW) == 3.5
+    assert send(rates, 1, 500, NOW + 3.5) == 0
+
+
+def test_who_goes_on_sending_hides_nobody() -> None:
+    """Who was first and sends still is no reason to remember others who have been silent since."""
+    rates = Rates(LIMITS)
+    for second in range(10):
+        assert send(rates, 8, 1, NOW + second, "busy") == 0
+        if not second:
+            send(rates, 1, 1, NOW, "silent")
+    assert len(rates) == 1
+
+
 def test_who_owes_is_not_forgotten() -> None:
     """A debt outlives any number of other scopes."""
     rates = Rates(LIMITS)

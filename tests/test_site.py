@@ -719,6 +719,24 @@ def test_close_idle(late: Door) -> None:
     assert len(late.resource.seen) == 2
 
 
+def test_draining(late: Door) -> None:
+    """What ends the process waits until answers have been taken, but not for ever."""
+    for hangs_up in (True, False):
+        connection = late.connect()
+        connection.send(request("POST", "/x"))
+        late.site.close_idle()
+        late.resource.answer()
+        drained = defer.ensureDeferred(late.site.answers_taken())
+        late.clock.advance(0.5)
+        assert not drained.called
+        if hangs_up:
+            connection.hang_up()
+        late.clock.pump([0.01] * (1 if hangs_up else 100))
+        assert drained.called
+    connection.hang_up()
+    assert defer.ensureDeferred(late.site.answers_taken()).called
+
+
 def test_close_idle_behind_a_request_being_cut(door: Door) -> None:
     """A connection that is being closed already is closed once."""
     connection = door.ask(b"nonsense\r\n")
