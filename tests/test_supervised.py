@@ -152,6 +152,7 @@ def test_certificates_and_settings_under_load(supervisor: Supervisor, tmp_path: 
     Path(key).write_text("nonsense")
     config.write_text("admin_listen:\nrequest_timeout: nonsense\n")
     supervisor.reload_until(process.pid, "from -----BEGIN PRIVATE KEY----- on")
+    supervisor.reload_until(process.pid, "and nothing of it is: request_timeout: 'nonsense'")
     after = Client(port, context)
     assert after.post(scope) == (200, "new")
     stop.set()
