@@ -155,44 +155,6 @@ class Disk:
         return facts.f_bavail / facts.f_blocks if facts.f_blocks else 1.0
 
 
-class DurableDirectories:
-    """Makes directories, and sees to it once for each that its name is durable, also where it was there already.
-
-    That a directory is there does not mean that it will be after a power loss: whoever made it may have been killed
-    before the sync, or the sync may have failed. So what this object has not synced itself it syncs.
-    """
-
-    _LIMIT = 10_000  # names kept; beyond it, all are forgotten and synced again
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self._durable: set[str] = set()
-
-    def ensure(self, path: str) -> None:
-        """Make a directory and those above it where they are missing; their names are durable."""
-        missing = not os.path.isdir(path)
-        if not missing and path in self._durable:
-            return
-        parent = os.path.dirname(path)
-        if parent != path:
-            self.ensure(parent)
-            if missing:
-                self._disk.make_directory(path)
-            try:
-                self._disk.sync_directory(parent)
-            except PermissionError:  # nothing that we made lies in a directory that we may not read
-                if missing:
-                    raise
-        if len(self._durable) >= self._LIMIT:
-            self._durable.clear()
-        self._durable.add(path)
-
-
-def ensure_directory(disk: Disk, path: str) -> None:
-    """Make a directory and those above it where they are missing; their names are durable."""
-    DurableDirectories(disk).ensure(path)
-
-
 def ensure_within(disk: Disk, directory: str, *names: str) -> str:
     """Make directories, each in the one before, where they are missing; their names are durable. The last one's path.
 

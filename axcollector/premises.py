@@ -12,7 +12,8 @@ from collections.abc import Callable
 from twisted.logger import Logger
 
 from axcollector.core.layout import Stage
-from axcollector.disk import Disk, DurableDirectories, Lock, write_durably
+from axcollector.directories import DurableDirectories
+from axcollector.disk import Disk, Lock, write_durably
 from axcollector.ownership import check_above, check_private
 
 

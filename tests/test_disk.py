@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from axcollector.core.errors import DirectoryInUse
-from axcollector.disk import Disk, DurableDirectories, Lock, ensure_directory, read_slices, remove_tree, write_durably
+from axcollector.directories import DurableDirectories, ensure_directory
+from axcollector.disk import Disk, Lock, read_slices, remove_tree, write_durably
 
 
 @pytest.fixture
@@ -99,6 +100,20 @@ def test_names_that_others_made_are_made_durable_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").rmdir()
     directories.ensure(str(tmp_path / "a" / "b"))
     assert disk.synced == [str(tmp_path / "a")] * 2
+
+
+def test_what_is_made_is_synced_from_above(tmp_path: Path) -> None:
+    """First all are made, then each parent is synced, the uppermost first; only then is anything taken for durable."""
+    disk = Syncs("/")
+    directories = DurableDirectories(disk)
+    directories.ensure(str(tmp_path))
+    disk.synced.clear()
+    directories.make(str(tmp_path / "a" / "b"))
+    assert ((tmp_path / "a" / "b").is_dir(), disk.synced) == (True, [])
+    directories.sync(str(tmp_path / "a" / "b"))
+    assert disk.synced == [str(tmp_path), str(tmp_path / "a")]
+    directories.sync(str(tmp_path / "a" / "b"))
+    assert disk.synced == [str(tmp_path), str(tmp_path / "a")]
 
 
 def test_what_is_made_must_be_durable(tmp_path: Path) -> None:

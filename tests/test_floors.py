@@ -20,6 +20,7 @@ FLOORS: Final = {
     1: {"core"},
     2: {
         "disk",
+        "directories",
         "registry",
         "registry_file",
         "registry_bulk",
