@@ -8,7 +8,7 @@ import pytest
 
 from axcollector.core.errors import DirectoryInUse
 from axcollector.directories import DurableDirectories, ensure_directory
-from axcollector.disk import Disk, Lock, read_slices, remove_tree, write_durably
+from axcollector.disk import AppendFile, Disk, Lock, read_slices, remove_tree, write_durably
 
 
 @pytest.fixture
@@ -114,6 +114,20 @@ def test_what_is_made_is_synced_from_above(tmp_path: Path) -> None:
     assert disk.synced == [str(tmp_path), str(tmp_path / "a")]
     directories.sync(str(tmp_path / "a" / "b"))
     assert disk.synced == [str(tmp_path), str(tmp_path / "a")]
+
+
+def test_a_sync_is_only_begun(tmp_path: Path) -> None:
+    """It is advice: what was written is there before and after, and a file that takes no advice raises nothing."""
+    with Disk().create(str(tmp_path / "a")) as file:
+        file.write(b"some")
+        file.begin_sync()
+        file.write(b"thing")
+        file.sync()
+    assert (tmp_path / "a").read_bytes() == b"something"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with AppendFile("a pipe", writer) as pipe:
+        pipe.begin_sync()
 
 
 def test_what_is_made_must_be_durable(tmp_path: Path) -> None:
