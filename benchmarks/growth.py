@@ -33,6 +33,8 @@ LEAST = 0.5
 """Of the rate of a series' first value."""
 _AFTER_ITS_START, _BEFORE_ITS_END = 0.2, 3.0
 """Seconds; the load of many tenants lies in one interval, so each of them has one file, as in production."""
+_BEHIND = 20.0
+"""Seconds that a profile goes on behind the load of many tenants, whose split and delivery come then."""
 _HEADS = (
     *("growing", "value", "rec/req", "records/s", "of Y", "MB/s", "to first", "", "by CPU", "CPU s/M", "p50 ms"),
     *("p99 ms", "to first", "peak MB"),
@@ -146,7 +148,8 @@ class World:
         file = directory / f"{cell.axis}-{cell.value}-{cell.per_request}.txt"
         service = service_of(conditions, "fast", self._prepare)
         try:
-            look = Profiling(service.popen.pid, file, conditions.seconds - 1, conditions.client_cpu)
+            seconds = conditions.seconds + (_BEHIND if cell.axis == "tenants" else -1)
+            look = Profiling(service.popen.pid, file, seconds, conditions.client_cpu)
             load(service, conditions, self._requests, 0.0)
             print(f"\n{cell.axis} {cell.value:,}, {cell.per_request} records a request (stacks in {file})")
             print("\n".join(tops(look.shares(), self._options.top)), flush=True)
