@@ -49,11 +49,14 @@ def merge_bucket(disk: Disk, bucket: str, stage: str) -> None:
 
 
 def merge_buckets(disk: Disk, directory: str, stage: str) -> None:
-    """Move all buckets in a directory into a stage, as `merge_bucket` does; what is no directory is put aside."""
+    """Move all buckets in a directory into a stage, as `merge_bucket` does; what is no directory is put aside.
+
+    The moves become durable together: with a sync for each, ten thousand buckets kept a disk busy for a minute.
+    """
     for name in disk.names(directory):
         path = os.path.join(directory, name)
         if disk.is_directory(path):
-            merge_bucket(disk, path, stage)
+            move_bucket(disk, path, stage)
         else:
             put_aside(disk, path, os.path.dirname(stage), "it lies where only buckets do and is no directory")
     disk.sync_directory(stage)  # also of those that an earlier try moved

@@ -39,6 +39,15 @@ class AppendFile:
         """Bring what was written to stable storage."""
         os.fdatasync(self._descriptor)
 
+    def begin_sync(self) -> None:
+        """Let the kernel begin to write, without waiting: of several files that are synced then, all are on their way.
+
+        Advice only: a system that does not know it, or a file system that refuses it, loses time and nothing else.
+        """
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
     def is_linked(self) -> bool:
         """Whether its path still leads to it: it may have been removed, or its directory moved away."""
         try:
@@ -170,44 +179,6 @@ class Disk:
         """The share of the file system below `path` that may still be written, 0 to 1."""
         facts = os.statvfs(path)
         return facts.f_bavail / facts.f_blocks if facts.f_blocks else 1.0
-
-
-class DurableDirectories:
-    """Makes directories, and sees to it once for each that its name is durable, also where it was there already.
-
-    That a directory is there does not mean that it will be after a power loss: whoever made it may have been killed
-    before the sync, or the sync may have failed. So what this object has not synced itself it syncs.
-    """
-
-    _LIMIT = 10_000  # names kept; beyond it, all are forgotten and synced again
-
-    def __init__(self, disk: Disk) -> None:
-        self._disk = disk
-        self._durable: set[str] = set()
-
-    def ensure(self, path: str) -> None:
-        """Make a directory and those above it where they are missing; their names are durable."""
-        missing = not os.path.isdir(path)
-        if not missing and path in self._durable:
-            return
-        parent = os.path.dirname(path)
-        if parent != path:
-            self.ensure(parent)
-            if missing:
-                self._disk.make_directory(path)
-            try:
-                self._disk.sync_directory(parent)
-            except PermissionError:  # nothing that we made lies in a directory that we may not read
-                if missing:
-                    raise
-        if len(self._durable) >= self._LIMIT:
-            self._durable.clear()
-        self._durable.add(path)
-
-
-def ensure_directory(disk: Disk, path: str) -> None:
-    """Make a directory and those above it where they are missing; their names are durable."""
-    DurableDirectories(disk).ensure(path)
 
 
 def ensure_within(disk: Disk, directory: str, *names: str) -> str:

@@ -15,7 +15,8 @@ from twisted.logger import Logger
 
 from axcollector.core.errors import DirectoryInUse
 from axcollector.core.layout import Stage
-from axcollector.disk import Disk, DurableDirectories, write_durably
+from axcollector.directories import DurableDirectories
+from axcollector.disk import Disk, write_durably
 from axcollector.locks import Lock
 from axcollector.ownership import check_above, check_private
 

@@ -7,7 +7,8 @@ from twisted.logger import Logger
 
 from axcollector.core.errors import SpoolFailed
 from axcollector.core.layout import Stage
-from axcollector.disk import Disk, DurableDirectories
+from axcollector.directories import DurableDirectories
+from axcollector.disk import Disk
 
 MINIMUM_FREE_SHARE = 0.10
 """With no quota set, new batches are refused while less than this share of the file system is free."""

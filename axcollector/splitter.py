@@ -35,10 +35,13 @@ from axcollector.core.layout import (
     Stage,
 )
 from axcollector.core.stamps import stamp_milliseconds
-from axcollector.disk import Disk, ensure_within, read_slices, remove_tree
+from axcollector.disk import AppendFile, Disk, ensure_within, read_slices, remove_tree
 from axcollector.members import Contents, Members, packed, pieces
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
+
+_WRITTEN_TOGETHER = 16
+"""So many tenants' files are written before the first of them is synced: that goes faster than one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +199,25 @@ class Splitter:
     def _write_buckets(
         self, journal: JournalName, directory: str, tenants: Mapping[str, Members], descriptor: int
     ) -> None:
-        for tenant, members in sorted(tenants.items()):
-            bucket = os.path.join(directory, journal.bucket_of(tenant))
-            self._disk.make_directory(bucket)
-            with self._disk.create(os.path.join(bucket, journal.file_of(tenant))) as target:
-                parts = pieces(descriptor, members)
-                for part in packed(parts) if self._pack_all or members.small else parts:
-                    target.write(part)
-                target.sync()
-            self._disk.sync_directory(bucket)
+        ordered = sorted(tenants.items())
+        for start in range(0, len(ordered), _WRITTEN_TOGETHER):
+            with contextlib.ExitStack() as group:
+                written = []
+                for tenant, members in ordered[start : start + _WRITTEN_TOGETHER]:
+                    bucket = os.path.join(directory, journal.bucket_of(tenant))
+                    self._disk.make_directory(bucket)
+                    target = group.enter_context(self._disk.create(os.path.join(bucket, journal.file_of(tenant))))
+                    self._write_file(target, members, descriptor)
+                    written.append((bucket, target))
+                for bucket, target in written:
+                    target.sync()
+                    self._disk.sync_directory(bucket)
+
+    def _write_file(self, target: AppendFile, members: Members, descriptor: int) -> None:
+        parts = pieces(descriptor, members)
+        for part in packed(parts) if self._pack_all or members.small else parts:
+            target.write(part)
+        target.begin_sync()
 
     def _retire(self, path: str, journal: JournalName, found: _Found) -> None:
         """The commit: from here on the journal is no longer the truth."""

@@ -8,11 +8,12 @@ however the intervals fell. A run in which a record is missing from the store, o
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ _STAGES = ("tmp", "staging", "failed", "recovered")
 _DELIVERY_SECONDS = 120.0
 _SAMPLE_BYTES = 32 << 20
 """So much of a delivered file is compressed by `gzip -6` for comparison."""
+_SLICE_BYTES = 1 << 22
 BUSY = 0.85
 """A client that takes more of its core than this is suspected of being what was measured."""
 
@@ -56,14 +58,18 @@ class Conditions:
     options: tuple[str, ...] = ()
 
 
-def service_of(conditions: Conditions, compression: str) -> Service:
-    """The service, started. Production defaults but for the short intervals, at whose ends all is done at once."""
+def service_of(conditions: Conditions, compression: str, prepare: Callable[[Path], object] = lambda _: None) -> Service:
+    """The service, started. Production defaults but for the short intervals, at whose ends all is done at once.
+
+    `prepare` is given its data directory before the start.
+    """
     service = Service(
         *("--collection-interval", str(conditions.interval), "--close-grace", "0.5", "--upload-interval", "1"),
         *("--compression", compression, *conditions.options),
         cpu=conditions.service_cpu,
     )
-    (service.root / "registry.db").write_bytes(conditions.registry.read_bytes())
+    shutil.copyfile(conditions.registry, service.root / "registry.db")
+    prepare(service.root)
     return service.start()
 
 
@@ -117,19 +123,23 @@ def wait_for_delivery(service: Service) -> None:
 
 def delivered_bytes(files: Sequence[Path]) -> dict[str, Any]:
     """How many records these files hold, in how many bytes; and in how many `gzip -6` would have put them."""
-    count = size = 0
-    sample = b""
+    count = size = longest = 0
+    largest: Path | None = None
     for file in files:
-        lines = gzip.decompress(file.read_bytes())
-        count += lines.count(b"\n")
+        length = 0
+        with gzip.open(file) as lines:
+            while part := lines.read(_SLICE_BYTES):
+                length += len(part)
+                count += part.count(b"\n")
         size += file.stat().st_size
-        if len(lines) > len(sample):
-            sample, sample_size = lines, file.stat().st_size
-    if not sample:
+        if length > longest:
+            longest, largest = length, file
+    if largest is None:
         return {"delivered": 0, "bytes a record": 0.0, "of gzip -6": 0.0}
-    part = sample[:_SAMPLE_BYTES]
-    packed = len(zlib.compress(part, 6, 31)) * len(sample) / len(part)
-    return {"delivered": count, "bytes a record": size / count, "of gzip -6": sample_size / packed}
+    with gzip.open(largest) as lines:
+        sample = lines.read(_SAMPLE_BYTES)
+    packed = len(zlib.compress(sample, 6, 31)) * longest / len(sample)
+    return {"delivered": count, "bytes a record": size / count, "of gzip -6": largest.stat().st_size / packed}
 
 
 def figures(run: dict[str, Any], per_request: int, before: Yardstick, after: Yardstick) -> dict[str, Any]:

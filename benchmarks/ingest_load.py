@@ -35,30 +35,30 @@ SPREAD_SECONDS = 600.0
 _TOKEN_LETTERS = string.ascii_letters + string.digits
 
 
-def client_ids(seed: int) -> list[str]:
+def client_ids(seed: int, count: int = KEYS) -> list[str]:
     """The keys that are in the registry, and in the records."""
     chance = random.Random(f"keys {seed}")
-    return [f"{chance.getrandbits(160):032X}"[-32:] for _ in range(KEYS)]
+    return [f"{chance.getrandbits(160):032X}"[-32:] for _ in range(count)]
 
 
 def records(count: int, seed: int) -> list[bytes]:
     """So many records, as JSON."""
     chance, ids = random.Random(seed), client_ids(seed)
-    return [msgspec.json.encode(_record(chance, ids)) for _ in range(count)]
+    return [msgspec.json.encode(record(chance, ids)) for _ in range(count)]
 
 
-def _record(chance: random.Random, ids: Sequence[str]) -> dict[str, Any]:
+def record(chance: random.Random, ids: Sequence[str]) -> dict[str, Any]:
     """A call as the demo makes them, with as much that is its own as a call has that no demo made."""
-    record = call(chance, NOW + chance.uniform(0, SPREAD_SECONDS), ids)
+    made = call(chance, NOW + chance.uniform(0, SPREAD_SECONDS), ids)
     for name in _LEFT_OUT:
-        record.pop(name, None)
-    record["client_ip"] = _address(chance)
-    record["request_uri"] += f"{'&' if '?' in record['request_uri'] else '?'}session={chance.getrandbits(64):016x}"
-    if "access_token" in record:
-        record["access_token"] = "".join(chance.choices(_TOKEN_LETTERS, k=28))
+        made.pop(name, None)
+    made["client_ip"] = _address(chance)
+    made["request_uri"] += f"{'&' if '?' in made['request_uri'] else '?'}session={chance.getrandbits(64):016x}"
+    if "access_token" in made:
+        made["access_token"] = "".join(chance.choices(_TOKEN_LETTERS, k=28))
     if chance.random() < _BEHIND_A_PROXY:
-        record["x_forwarded_for_ip"] = _address(chance)
-    return record
+        made["x_forwarded_for_ip"] = _address(chance)
+    return made
 
 
 def _address(chance: random.Random) -> str:

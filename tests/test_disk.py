@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from axcollector.core.errors import DirectoryInUse
-from axcollector.disk import Disk, DurableDirectories, ensure_directory, read_slices, remove_tree, write_durably
+from axcollector.directories import DurableDirectories, ensure_directory
+from axcollector.disk import AppendFile, Disk, read_slices, remove_tree, write_durably
 from axcollector.locks import Lock
 
 
@@ -100,6 +101,34 @@ def test_names_that_others_made_are_made_durable_once(tmp_path: Path) -> None:
     (tmp_path / "a" / "b").rmdir()
     directories.ensure(str(tmp_path / "a" / "b"))
     assert disk.synced == [str(tmp_path / "a")] * 2
+
+
+def test_what_is_made_is_synced_from_above(tmp_path: Path) -> None:
+    """First all are made, then each parent is synced, the uppermost first; only then is anything taken for durable."""
+    disk = Syncs("/")
+    directories = DurableDirectories(disk)
+    directories.ensure(str(tmp_path))
+    disk.synced.clear()
+    directories.make(str(tmp_path / "a" / "b"))
+    assert ((tmp_path / "a" / "b").is_dir(), disk.synced) == (True, [])
+    directories.sync(str(tmp_path / "a" / "b"))
+    assert disk.synced == [str(tmp_path), str(tmp_path / "a")]
+    directories.sync(str(tmp_path / "a" / "b"))
+    assert disk.synced == [str(tmp_path), str(tmp_path / "a")]
+
+
+def test_a_sync_is_only_begun(tmp_path: Path) -> None:
+    """It is advice: what was written is there before and after, and a file that takes no advice raises nothing."""
+    with Disk().create(str(tmp_path / "a")) as file:
+        file.write(b"some")
+        file.begin_sync()
+        file.write(b"thing")
+        file.sync()
+    assert (tmp_path / "a").read_bytes() == b"something"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with AppendFile("a pipe", writer) as pipe:
+        pipe.begin_sync()
 
 
 def test_what_is_made_must_be_durable(tmp_path: Path) -> None:

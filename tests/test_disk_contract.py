@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from axcollector.disk import AppendFile, Disk, ensure_directory, remove_tree, write_durably
+from axcollector.directories import ensure_directory
+from axcollector.disk import AppendFile, Disk, remove_tree, write_durably
 from tests.crashable import (
     EMPTIED,
     EVERYTHING,

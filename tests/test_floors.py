@@ -21,6 +21,7 @@ FLOORS: Final = {
     2: {
         "locks",
         "disk",
+        "directories",
         "registry",
         "registry_file",
         "registry_bulk",

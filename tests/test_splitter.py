@@ -13,7 +13,7 @@ from twisted.logger import LogEvent
 from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import Interval
-from axcollector.disk import Disk
+from axcollector.disk import AppendFile, Disk
 from axcollector.splitter import Splitter, take_over
 
 NOW = 1_480_000_092.123
@@ -69,6 +69,53 @@ def test_split(data: Path, pack_all: bool) -> None:
     assert list((data / "tmp").iterdir()) == []
     modes = {path.stat().st_mode & 0o777 for path in (data / "staging").rglob("*")}
     assert modes == {0o600, 0o700}
+
+
+class SyncsNoted(Disk):
+    """Notes which files and directories were synced, and which of them had been when a name was moved or removed."""
+
+    def __init__(self) -> None:
+        self.synced: list[str] = []
+        self.before: dict[str, set[str]] = {}
+
+    def create(self, path: str) -> AppendFile:
+        disk = self
+
+        class File(AppendFile):
+            def sync(self) -> None:
+                super().sync()
+                disk.synced.append(self.path)
+
+        with super().create(path) as made:
+            return File(path, os.dup(made._descriptor))
+
+    def sync_directory(self, path: str) -> None:
+        super().sync_directory(path)
+        self.synced.append(path)
+
+    def unlink(self, path: str) -> None:
+        self.before[path] = set(self.synced)
+        super().unlink(path)
+
+    def remove_directory(self, path: str) -> None:
+        self.before[path] = set(self.synced)
+        super().remove_directory(path)
+
+
+def test_many_tenants(data: Path) -> None:
+    """All files and their directories are durable when the journal goes; staging is synced once for all of them."""
+    tenants = [f"t{n}~prod" for n in range(50)]
+    journal = data / "tmp" / NAME.journal
+    journal.write_bytes(journal_bytes(lines=[(tenant, b"%d\n" % n) for n, tenant in enumerate(tenants)]))
+    disk = SyncsNoted()
+    assert splitter(data, disk=disk).work() == 0
+    split = data / "tmp" / NAME.split
+    buckets = {split / NAME.bucket_of(tenant) for tenant in tenants}
+    files = {split / NAME.bucket_of(tenant) / NAME.file_of(tenant) for tenant in tenants}
+    assert {str(path) for path in (*buckets, *files, split, data / "tmp")} <= disk.before[str(journal)]
+    assert sorted(staged(data).values()) == sorted(b"%d\n" % n for n in range(50))
+    assert disk.synced.count(str(data / "staging")) == 1
+    assert str(data / "staging") in disk.before[str(split)]
 
 
 def test_what_is_due(data: Path) -> None:

@@ -136,13 +136,19 @@ class NotingDisk(FailingDisk):
 
 
 def test_a_draft_is_synced_and_then_renamed(tmp_path: Path, source: Path) -> None:
-    """Under the file's own name there is never less than the whole of it, on stable storage."""
+    """Under the file's own name there is never less than the whole of it, on stable storage, as are its directories."""
     disk = NotingDisk()
     result_of(store_at(tmp_path, disk).put(TENANT, KEY, str(source)))
     target = str(tmp_path / "store" / TENANT / KEY)
-    assert disk.calls[-4:] == [
+    start = disk.calls.index(("create", f"{target}.new"))
+    # Its content first: what a file system has gathered goes with that, and the directories cost next to nothing.
+    above = [TENANT, f"{TENANT}/date=2026-01-02"]
+    assert disk.calls[start:] == [
         ("create", f"{target}.new"),
         ("sync of the file", f"{target}.new"),
+        *(("sync", str(directory)) for directory in reversed(tmp_path.parents)),
+        *(("sync", str(directory)) for directory in (tmp_path, tmp_path / "store")),
+        *(("sync", str(tmp_path / "store" / name)) for name in above),
         ("rename", target),
         ("sync", os.path.dirname(target)),
     ]

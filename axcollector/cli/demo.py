@@ -22,7 +22,8 @@ from twisted.python.failure import Failure
 
 from axcollector.cli.demo_run import Demo, Plan
 from axcollector.cli.options import CommandOptions, free_texts
-from axcollector.disk import Disk, ensure_directory, make_private_directory
+from axcollector.directories import ensure_directory
+from axcollector.disk import Disk, make_private_directory
 
 DIRECTORY: Final = "axcollector-demo"
 RECORDS: Final = 6000

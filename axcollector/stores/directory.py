@@ -12,7 +12,8 @@ from typing import BinaryIO, Final
 from twisted.internet import defer
 
 from axcollector.core.errors import EndpointUnavailable, FileRefused, UploadFailed
-from axcollector.disk import Disk, DurableDirectories
+from axcollector.directories import DurableDirectories
+from axcollector.disk import Disk
 from axcollector.services import Worker
 
 _SLICE_BYTES: Final = 1 << 18
@@ -71,13 +72,15 @@ class DirectoryStore:
                 raise (self._refused(exc) if isinstance(exc, OSError) else exc) from exc
 
     def _write(self, file: BinaryIO, draft: str) -> None:
-        self._directories.ensure(os.path.dirname(draft))
+        directory = os.path.dirname(draft)
+        self._directories.make(directory)
         with contextlib.suppress(FileNotFoundError):  # left by a crash
             self._disk.unlink(draft)
         with self._disk.create(draft) as copy:
             while data := _read(file):
                 copy.write(data)
             copy.sync()
+        self._directories.sync(directory)
 
     def _refused(self, exc: OSError) -> UploadFailed:
         reason = f"the store {self._root} does not take it: {exc.strerror}"

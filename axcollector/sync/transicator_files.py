@@ -25,7 +25,8 @@ from urllib.parse import quote
 from twisted.logger import Logger
 
 from axcollector.core.errors import RegistryError
-from axcollector.disk import AppendFile, Disk, ensure_directory
+from axcollector.directories import ensure_directory
+from axcollector.disk import AppendFile, Disk
 from axcollector.sync.transicator_protocol import LogSequence, Page
 from axcollector.sync.transicator_registry import Applied, SyncedRegistry, SyncState
 from axcollector.sync.transicator_snapshot import Download, fill
