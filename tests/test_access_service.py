@@ -174,7 +174,7 @@ async def test_with_and_without_caching(tmp_path: Path, caching: bool) -> None:
     scopes = [await service.scope("acme", "prod") for _ in range(2)] + [await service.scope("zoo", "prod")]
     with TokenFile.open(str(root / "tokens.db"), Bound.SCOPES) as file:
         tokens = [file.add([scope], time.time())[1] for scope in scopes]
-    watch = service.collector._tokens
+    watch = service.collector._ingesting._tokens
     assert watch is not None
     await until(lambda: watch.problem() is None and watch.find(tokens[2]) is not None, 10)
     assert service.collector.problems()["tokens"] is None

@@ -56,7 +56,7 @@ async def test_every_record_of_a_microgateway_arrives(tmp_path: Path, compress: 
     scope = await service.scope("acme", "prod", "key-1")
     with TokenFile.create(service.config.tokens_file, Bound.SCOPES) as file:
         _, secret = file.add([scope], time.time())
-    watch = service.collector._tokens
+    watch = service.collector._ingesting._tokens
     await until(lambda: watch is None or (watch.problem() is None and watch.find(secret) is not None))
     configuration = {
         "uri": f"{service.url}/axpublisher/organization/acme/environment/prod",
