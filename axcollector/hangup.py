@@ -37,6 +37,7 @@ class OnHangup(Service):
         self._work = work
         self._previous: Any = None
         self._taken = False
+        self._asked = False
         self._busy = False
         self._again = False
 
@@ -62,9 +63,14 @@ class OnHangup(Service):
         return defer.succeed(None)
 
     def _signalled(self, number: int, frame: object) -> None:  # noqa: ARG002 - the interface of signal handlers
-        self._reactor.callFromThread(self._begin)
+        # A handler is itself interrupted by the next signal: of a flood, all but the first have to be gone at once, or
+        # one call within another takes all the depth that the interpreter has.
+        if not self._asked:
+            self._asked = True
+            self._reactor.callFromThread(self._begin)
 
     def _begin(self) -> None:
+        self._asked = False
         if self._busy:
             self._again = True
         elif self.running:

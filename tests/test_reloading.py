@@ -93,6 +93,26 @@ def test_a_flood_of_signals(spared: list[int]) -> None:
     assert spared == []
 
 
+def test_signals_that_interrupt_each_other(spared: list[int]) -> None:
+    """However many come while one is being taken, their calls do not stand within each other, and there is one run."""
+
+    class Interrupted(FromThreads):
+        def callFromThread(self, function: Any, *arguments: object, **keywords: object) -> None:
+            hang_up()
+            super().callFromThread(function, *arguments, **keywords)
+
+    reactor, work = Interrupted(), Work()
+    service = OnHangup(reactor, work)
+    service.startService()
+    hang_up(3)
+    reactor.turn()
+    assert len(work.runs) == 1
+    work.runs[0].callback(None)
+    assert len(work.runs) == 1
+    result_of(service.stopService())
+    assert spared == []
+
+
 def test_the_signal_is_given_back(spared: list[int]) -> None:
     """To whoever had it; what came before the end and was not begun is not begun any more. Stopping twice is fine."""
     reactor, work = FromThreads(), Work()
