@@ -8,8 +8,8 @@ the only transition. To know the package, read it in this order:
 2. `core/payload`, `core/records`: from a request's body to a `Batch`.
 3. `core/frames`, `core/stamps`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which
    write.
-4. `disk`, `directories`, `ownership`, `aside`, `journal`, `spool`, `members`, `splitter`: making batches durable, and
-   turning journals into buckets.
+4. `disk`, `directories`, `ownership`, `aside`, `journal`, `spool`, `members`, `splitter`, `takeover`: making batches
+   durable, and turning journals into buckets.
    `core/quarantine`, `quarantine`, `quarantine_files`: invalid records that are set aside.
 5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `supply`, `uploader`: delivering buckets.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first

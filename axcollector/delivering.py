@@ -33,11 +33,12 @@ from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.salvager import Salvager
 from axcollector.services import InOrder, OnStop, Periodic, WorkThread
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
 from axcollector.stores.base import Store
 from axcollector.sync.registry_source import RegistrySource
 from axcollector.sync.transicator import over_network
 from axcollector.sync.transicator_source import TransicatorSource
+from axcollector.takeover import take_over
 from axcollector.uploader import Uploader
 from axcollector.upstream import Upstream
 

@@ -52,6 +52,7 @@ FLOORS: Final = {
         "journal",
         "spool",
         "splitter",
+        "takeover",
         "members",
         "salvager",
         "closing",

@@ -209,6 +209,6 @@ def test_a_short_run(tmp_path: Path) -> None:
     assert [(each["axis"], each["other answers"], each["records"] > 0) for each in (none, some)] == [
         ("backlog", {}, True)
     ] * 2
-    assert some["files/s beside"] > none["files/s beside"]
+    assert some["files/s beside"] >= none["files/s beside"] == 0.0
     assert "shared one core" in done.stdout
     assert "rec/req" in done.stdout

@@ -21,8 +21,9 @@ from axcollector.disk import Disk, ensure_within, remove_tree
 from axcollector.failed import FailedStage
 from axcollector.journal import JournalPlan, JournalWriter
 from axcollector.salvager import Salvager
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
 from axcollector.stores.directory import DirectoryStore
+from axcollector.takeover import take_over
 from tests.fakes import SameThread, result_of
 
 TENANT = Tenant("id", "acme", "test")

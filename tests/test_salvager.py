@@ -17,7 +17,8 @@ from axcollector.core.layout import JournalName, ReferenceName, Stage
 from axcollector.core.model import BucketName, Interval
 from axcollector.disk import Disk
 from axcollector.salvager import Salvager
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
+from axcollector.takeover import take_over
 from tests.crashable import CrashableDisk, Loss, Named, State, losses, write_state
 from tests.fakes import MortalDisk
 

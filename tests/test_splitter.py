@@ -14,7 +14,8 @@ from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import Interval
 from axcollector.disk import AppendFile, Disk
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
+from axcollector.takeover import take_over
 
 NOW = 1_480_000_092.123
 INTERVAL = Interval(1_480_000_080, 1_480_000_200)
