@@ -26,8 +26,9 @@ from axcollector.disk import AppendFile, Disk
 from axcollector.journal import JournalPlan, JournalWriter
 from axcollector.premises import Premises
 from axcollector.services import Periodic
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
 from axcollector.spool import Spool
+from axcollector.takeover import take_over
 from axcollector.uploader import Uploader
 from tests.fake_stores import MemoryStore
 from tests.fakes import SameThread, result_of

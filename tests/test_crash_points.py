@@ -37,10 +37,11 @@ from axcollector.core.model import Batch, Tenant
 from axcollector.disk import AppendFile
 from axcollector.journal import Durability, JournalPlan, JournalWriter
 from axcollector.premises import Premises
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
 from axcollector.spool import Spool
 from axcollector.stores.base import Store
 from axcollector.stores.directory import DirectoryStore
+from axcollector.takeover import take_over
 from axcollector.uploader import Uploader
 from tests.crashable import (
     EMPTIED,

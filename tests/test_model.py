@@ -25,8 +25,9 @@ from axcollector.core.layout import UNREADABLE, JournalName, Stage, parse_bucket
 from axcollector.core.model import Batch, Tenant
 from axcollector.journal import JournalPlan, JournalWriter
 from axcollector.premises import Premises
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
 from axcollector.spool import Spool
+from axcollector.takeover import take_over
 from axcollector.uploader import Uploader
 from tests.fake_stores import MemoryStore
 from tests.fakes import MortalDisk, SameThread, result_of

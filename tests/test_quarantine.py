@@ -27,8 +27,9 @@ from axcollector.disk import AppendFile, Disk
 from axcollector.intake import INLINE_BYTES, Intake, Taken
 from axcollector.journal import JournalPlan, JournalWriter
 from axcollector.quarantine import Quarantine
-from axcollector.splitter import Splitter, take_over
+from axcollector.splitter import Splitter
 from axcollector.spool import Spool
+from axcollector.takeover import take_over
 from tests.fakes import SameThread, result_of
 from tests.json_texts import likely_records, oracle, values
 from tests.test_intake import Kept, KnownTenant
