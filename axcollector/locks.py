@@ -60,9 +60,10 @@ class Lock:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError as exc:
-            pid = os.pread(descriptor, 32, 0).strip()
+            is_held = exc.errno in {errno.EAGAIN, errno.EACCES}
+            pid = os.pread(descriptor, 32, 0).strip() if is_held else b""
             os.close(descriptor)
-            if exc.errno not in {errno.EAGAIN, errno.EACCES}:
+            if not is_held:
                 raise
             raise DirectoryInUse(self.path, int(pid) if pid.isdigit() else None) from exc
         self._descriptor = descriptor

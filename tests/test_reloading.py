@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet import defer
+import pytest_twisted
+from twisted.application.service import Service
+from twisted.internet import defer, reactor
 from twisted.logger import FilteringLogObserver, LogEvent, LogPublisher, formatEvent, textFileLogObserver
 from twisted.python.logfile import LogFile
 
@@ -17,8 +19,9 @@ from axcollector.config_file import load_config
 from axcollector.core.errors import ConfigError
 from axcollector.hangup import OnHangup
 from axcollector.log_files import reopen_log_files
+from axcollector.notify import Readiness, Supervisor
 from axcollector.reloading import Live, Reloading
-from axcollector.supervised import Reread
+from axcollector.supervised import Reread, supervised
 from axcollector.tls import Certificates
 from axcollector.tls_files import TlsFiles
 from tests.certificates import Authority
@@ -219,6 +222,27 @@ class World:
 def told(now: str, later: str) -> list[str]:
     """The line about a configuration that was read."""
     return [f"SIGHUP: the configuration was read; changed and in force: {now}; changed, for the next start: {later}"]
+
+
+@pytest_twisted.ensureDeferred
+async def test_what_is_done_afterwards(spared: list[int], log_events: list[LogEvent]) -> None:
+    """A service that is looked after rereads its configuration on SIGHUP, then does what is to be done besides."""
+    before, after = Config(max_upload_attempts=3), Config(max_upload_attempts=4)
+    done: defer.Deferred[Config] = defer.Deferred()
+
+    async def finish(config: Config) -> None:
+        done.callback(config)
+
+    readiness = Readiness(reactor, Supervisor({}), lambda: None, "taking records")
+    service = supervised(
+        reactor, Service(), readiness, KEYS, before, lambda: after, live=Live(), certificates=[], afterwards=finish
+    )
+    service.startService()
+    hang_up()
+    assert await done == before  # what changed counts at the next start
+    await defer.maybeDeferred(service.stopService)
+    assert any("max_upload_attempts" in str(formatEvent(event)) for event in log_events)
+    assert spared == []
 
 
 def test_what_changed_is_told(tmp_path: Path, log_events: list[LogEvent]) -> None:
