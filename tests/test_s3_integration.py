@@ -278,11 +278,14 @@ async def test_https_through_a_tunnel(stores: Stores, files: list[bytes], tmp_pa
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_bucket_that_is_not_there(stores: Stores, rclone: RcloneServer, files: list[bytes]) -> None:
+async def test_a_bucket_that_is_not_there(
+    stores: Stores, rclone: RcloneServer, files: list[bytes], tmp_path: Path
+) -> None:
     """Is an attempt, and told by its code."""
     rclone.bucket.rmdir()
+    (tmp_path / "0").write_bytes(files[0])
     with pytest.raises(UploadFailed, match=r"answered 404 \(NoSuchBucket\)"):
-        await stores.s3.put("acme~test", KEY.format(0), os.devnull)
+        await stores.s3.put("acme~test", KEY.format(0), str(tmp_path / "0"))
 
 
 @pytest.fixture
