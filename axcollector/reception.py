@@ -89,7 +89,7 @@ class Incoming:
 
     def announce_chunk(self, size: int) -> Cut | None:
         """A piece of so many bytes will come. Why the connection is to be cut, if it is."""
-        return FAR_TOO_LARGE if self._received + size > 2 * self._limit else None
+        return self._cut(FAR_TOO_LARGE) if self._received + size > 2 * self._limit else None
 
     @property
     def received(self) -> int:
@@ -99,7 +99,13 @@ class Incoming:
     def framed(self, count: int) -> Cut | None:
         """So many bytes have come that were not content. Why the connection is to be cut, if it is."""
         self._framing += count
-        return CHUNKS_TOO_SMALL if self._framing > _FRAMING_BYTES + self._received // _FRAMING_SHARE else None
+        too_much = self._framing > _FRAMING_BYTES + self._received // _FRAMING_SHARE
+        return self._cut(CHUNKS_TOO_SMALL) if too_much else None
+
+    def _cut(self, why: Cut) -> Cut:
+        """Nobody will want what was kept: it is not held for as long as the connection takes to close."""
+        self.drop()
+        return why
 
     def drop(self) -> None:
         """Hold it no longer."""

@@ -248,6 +248,15 @@ def test_hang_up_gives_room_back(late: Door, whole: bool) -> None:
     assert late.site.pending.held == 0
 
 
+def test_nothing_is_held_of_what_was_cut(late: Door) -> None:
+    """A chunk that would make a body far too large cuts its connection, and what came before is held no longer."""
+    connection = late.ask(b"POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(bytes(LIMIT - 1)))
+    assert late.site.pending.held == LIMIT - 1
+    connection.send(chunk(bytes(LIMIT + 2)))
+    assert cut_with(connection) == [413]
+    assert late.site.pending.held == 0
+
+
 def test_answer_after_hang_up(late: Door) -> None:
     """An answer that nobody waits for any more gives nothing back twice."""
     connection = late.ask(request("POST", "/x", bytes(LIMIT)))
