@@ -128,7 +128,7 @@ class StagedBacklog:
         """Look into the next buckets, none of the tenants in `skip`, for about `limit` files."""
         files: list[StagedFile] = []
         looked = 0
-        with contextlib.closing(self._turns.taking(skip)) as entries:  # type: ignore[type-var]
+        with contextlib.closing(self._turns.taking(skip)) as entries:  # type: ignore[type-var]  # has `close`
             for entry in entries:
                 files += self._look_into(entry, limit)
                 looked += 1

@@ -221,7 +221,7 @@ class LlhttpChannel(BoundedChannel):
         until it does: that takes two system calls an answer. Of what it leaves the transport takes care, from then on.
         """
         if self._at_once:
-            sent = self.transport.writeSomeData(data)  # type: ignore[attr-defined]
+            sent = self.transport.writeSomeData(data)  # type: ignore[attr-defined]  # see `_at_once`
             if sent == len(data):
                 return
             self._at_once = False

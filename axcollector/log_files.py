@@ -52,7 +52,7 @@ def _put_under(descriptor: int, path: str) -> bool:
 
 def _descriptor_of(file: object) -> int | None:
     try:
-        descriptor: int = file.fileno()  # type: ignore[attr-defined]
+        descriptor: int = file.fileno()  # type: ignore[attr-defined]  # caught below
     except (AttributeError, OSError, ValueError):
         return None
     # Standard output and the like are somebody else's to open.

@@ -202,7 +202,7 @@ def _reference(kind: str, name: str) -> dict[str, str]:
 _TEXT: Final = {"type": ["string", "null"]}
 _MILLISECONDS: Final = "Milliseconds since the epoch."
 
-_BATCH: Final = {
+_BATCH: Final[dict[str, Any]] = {
     "type": "object",
     "required": ["records"],
     "properties": {"records": {"type": "array", "minItems": 1, "items": _reference("schemas", "Record")}},
@@ -213,7 +213,7 @@ _SCHEMAS: Final[Mapping[str, Any]] = {
     "BatchWithNames": {
         **_BATCH,
         "required": ["organization", "environment", "records"],
-        "properties": {**_BATCH["properties"], "organization": {"type": "string"}, "environment": {"type": "string"}},  # type: ignore[dict-item]
+        "properties": {**_BATCH["properties"], "organization": {"type": "string"}, "environment": {"type": "string"}},
     },
     "Record": {
         "type": "object",

@@ -87,7 +87,7 @@ class IngestSite(Site):
         self._second = -1
         self._usual_headers = b""
 
-    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:  # type: ignore[override]
+    def buildProtocol(self, addr: IAddress | None) -> Protocol | None:  # type: ignore[override]  # None is IFactory's
         """A connection: the channel itself, without Twisted's switch for HTTP/2 around it; or what turns it away."""
         if not self.connections.has_room(host_of(addr)):
             return self.connections.turn_away()

@@ -92,7 +92,7 @@ class Uploader(Service):
 
     def startService(self) -> None:
         """Begin to sweep; what is in failed gets its first chance at once."""
-        super().startService()  # type: ignore[no-untyped-call]
+        super().startService()  # type: ignore[no-untyped-call]  # untyped in Twisted
         self._supply.start()
         self._periodic = (
             Periodic(self._clock, RETRY_FAILED_SECONDS, "another chance for failed", self._retry_failed),
@@ -104,7 +104,7 @@ class Uploader(Service):
 
     def stopService(self) -> "defer.Deferred[None]":
         """Begin no more uploads, and break those under way off; their files stay. Fires when all of it has settled."""
-        super().stopService()  # type: ignore[no-untyped-call]
+        super().stopService()  # type: ignore[no-untyped-call]  # untyped in Twisted
         return defer.Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:

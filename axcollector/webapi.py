@@ -182,7 +182,7 @@ class _DoorResource(JSONResource):
         answering.addCallback(lambda answer: answers.give_whole(request, answer))
         if answering.called and isinstance(answering.result, bytes):
             return answering.result
-        hung_up: defer.Deferred[None] = request.notifyFinish()  # type: ignore[attr-defined]
+        hung_up: defer.Deferred[None] = request.notifyFinish()  # type: ignore[attr-defined]  # not in IRequest's types
         hung_up.addErrback(lambda _: answering.cancel())
         answering.addCallback(lambda body: None if hung_up.called else _finish(request, body))
         return NOT_DONE_YET  # type: ignore[return-value]  # what every renderer may return

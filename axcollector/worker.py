@@ -268,7 +268,7 @@ def main() -> None:
     work = pipe.work = Work(reactor, pipe.report, any_reactor.stop, _end_after)
     signal.signal(signal.SIGTERM, lambda *_: any_reactor.callFromThread(work.leave, gently=False))
     globalLogBeginner.beginLoggingTo([pipe], redirectStandardIO=False)
-    stdio.StandardIO(pipe, stdin=ORDERS, stdout=REPORTS, reactor=any_reactor)  # type: ignore[call-arg]
+    stdio.StandardIO(pipe, stdin=ORDERS, stdout=REPORTS, reactor=any_reactor)  # type: ignore[call-arg]  # stubs lack it
     ClockSteps(reactor, time.time, time.monotonic).startService()
     any_reactor.run(installSignalHandlers=False)
     sys.exit(work.status)

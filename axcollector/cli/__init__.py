@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The console command, of these arguments or the process's; raises `SystemExit` unless the status is 0."""
     if sys.stderr is None:  # whoever has closed it wants to hear nothing
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
-    options = Options()  # type: ignore[no-untyped-call]
+    options = Options()  # type: ignore[no-untyped-call]  # untyped in Twisted
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         if COMPLETION in words[-2:-1]:

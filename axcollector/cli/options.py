@@ -35,7 +35,7 @@ class Choices(usage.CompleteList):
     """
 
     def __init__(self, items: Sequence[str]) -> None:
-        super().__init__(list(items))  # type: ignore[no-untyped-call]
+        super().__init__(list(items))  # type: ignore[no-untyped-call]  # untyped in Twisted
         self.items = tuple(items)
 
 
@@ -87,7 +87,7 @@ class CommandOptions(usage.Options):
             except getopt.GetoptError as exc:
                 raise usage.UsageError(str(exc)) from exc
             given = [part for option in found for part in self._respelt(*option)] + ["--", *arguments]
-        super().parseOptions(given)  # type: ignore[no-untyped-call]
+        super().parseOptions(given)  # type: ignore[no-untyped-call]  # untyped in Twisted
 
     def _respelt(self, option: str, value: str) -> list[str]:
         """An option as getopt found it, so that it finds it again."""

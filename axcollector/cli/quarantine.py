@@ -44,7 +44,7 @@ class QuarantinedOptions(CommandOptions):
     )
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in Twisted
         self.damaged: list[str] = []
 
     def complain(self) -> None:

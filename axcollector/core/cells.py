@@ -56,7 +56,7 @@ class Target(Cell, gc=False, eq=False):
     """A cell that others may refer to; the other kinds are the smaller for not counting."""
 
     # Each its own, where other kinds have one for all of them.
-    refs: int = 0  # type: ignore[misc]
+    refs: int = 0  # type: ignore[misc]  # a field over a constant
 
 
 class Product(Target, gc=False, eq=False):

@@ -41,7 +41,7 @@ class PlainClient:
         Raises:
             ValueError: The URL is none, or names no host that can be asked; the message may hold it. Also a failure.
         """
-        return self._client.request(  # type: ignore[return-value]
+        return self._client.request(  # type: ignore[return-value]  # treq wraps it
             method,
             _AsItIs.from_text(url),
             headers=headers,

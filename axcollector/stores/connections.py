@@ -48,7 +48,7 @@ class FileBody(FileBodyProducer):
         self._watched = _Watched(file, moved)
         self._is_begun = False
         self.cut: Callable[[], object] = self.end
-        super().__init__(self._watched, cooperator, _PIECE_BYTES)  # type: ignore[no-untyped-call]
+        super().__init__(self._watched, cooperator, _PIECE_BYTES)  # type: ignore[no-untyped-call]  # untyped in Twisted
 
     @property
     def is_sent(self) -> bool:
@@ -59,12 +59,12 @@ class FileBody(FileBodyProducer):
     def startProducing(self, consumer: IConsumer) -> "defer.Deferred[None]":
         """Begin to read. Fires when all has been written to the consumer."""
         self._is_begun = True
-        return super().startProducing(consumer)  # type: ignore[no-any-return, no-untyped-call]
+        return super().startProducing(consumer)  # type: ignore[no-any-return, no-untyped-call]  # untyped in Twisted
 
     def end(self) -> None:
         """Read no more, whatever becomes of the request."""
         if self._is_begun:
-            self.stopProducing()  # type: ignore[no-untyped-call]
+            self.stopProducing()  # type: ignore[no-untyped-call]  # untyped in Twisted
 
 
 class _Watched:
@@ -109,7 +109,7 @@ class _Bounded(HTTP11ClientProtocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Take what has come."""
-        super().dataReceived(data)  # type: ignore[no-untyped-call]
+        super().dataReceived(data)  # type: ignore[no-untyped-call]  # untyped in Twisted
         is_head = self._parser is not None and self._parser.state != BODY
         self._head_bytes = self._head_bytes + len(data) if is_head else 0
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -120,7 +120,7 @@ class _Quiet(_HTTP11ClientFactory):
     noisy = False
 
     def buildProtocol(self, addr: object) -> HTTP11ClientProtocol:  # noqa: ARG002 - as Twisted has it
-        return _Bounded(self._quiescentCallback)  # type: ignore[no-untyped-call]
+        return _Bounded(self._quiescentCallback)  # type: ignore[no-untyped-call]  # untyped in Twisted
 
 
 class Connections(HTTPConnectionPool):
@@ -130,7 +130,7 @@ class Connections(HTTPConnectionPool):
 
     def __init__(self, reactor: IReactorTime, kept: int) -> None:
         """Keep up to `kept` connections to each host."""
-        super().__init__(reactor)  # type: ignore[no-untyped-call]
+        super().__init__(reactor)  # type: ignore[no-untyped-call]  # untyped in Twisted
         self.maxPersistentPerHost = kept
         self.cachedConnectionTimeout = _IDLE_SECONDS
         self.retryAutomatically = False

@@ -34,7 +34,7 @@ class ProxyFailed(error.ConnectError):
     """The proxy cannot be reached, or gives no tunnel."""
 
     def __init__(self, reason: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # untyped in Twisted
         self._reason = reason
 
     def __str__(self) -> str:

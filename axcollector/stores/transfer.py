@@ -47,7 +47,7 @@ _UNREACHABLE = (error.DNSLookupError, error.ConnectError, SSL.Error, Verificatio
 _WITHOUT_ANSWER = (
     client.ResponseNeverReceived,
     client.RequestTransmissionFailed,
-    client.RequestNotSent,  # type: ignore[attr-defined]
+    client.RequestNotSent,  # type: ignore[attr-defined]  # Twisted does not list it
 )
 _ALL = (
     *(*_CANCELLED, *_UNREACHABLE, *_WITHOUT_ANSWER, client.ResponseFailed, client.RequestGenerationFailed),
