@@ -69,7 +69,7 @@ def test_from_start_to_stop(tmp_path: Path) -> None:
     """It becomes ready, takes records, and on the stop splits what it has; then it can be started again."""
     reactor, store = Reactor(), MemoryStore()
     for run in (1, 2):
-        collector = collector_in(tmp_path, reactor, store, upload_interval=1)
+        collector = collector_in(tmp_path, reactor, store, collection_interval=86_400, upload_interval=86_400)
         collector.startService()
         assert collector.problems()["catalog"] is not None
         reactor.turn_until(collector.directory.ready)
