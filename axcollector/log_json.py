@@ -19,7 +19,7 @@ from typing import IO, Any, Final
 from twisted.logger import FileLogObserver, LogEvent, LogLevel, eventAsJSON, formatEvent
 
 _OURS: Final = ("time", "level", "namespace", "event", "text", "traceback")
-_OF_TWISTED: Final = ("message", "isError", "format", "system", "failure", "why", "self")
+_OF_TWISTED: Final = ("message", "isError", "format", "system", "failure", "self")
 """What Twisted adds for observers in the old style, and what is no keyword of a logger's method."""
 RESERVED: Final = frozenset(_OURS + _OF_TWISTED)
 """Names that no event's own fields have."""

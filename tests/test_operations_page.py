@@ -1,0 +1,60 @@
+"""The page on operations: every event is on it, at its level, and nothing else is."""
+
+import re
+from pathlib import Path
+
+from axcollector.log_json import RESERVED
+from tests.log_calls import LEVELS, PASSES_ON, events
+
+PAGE = (Path(__file__).parent.parent / "docs" / "operations.rst").read_text()
+ENTRIES = re.findall(
+    r"^``(.+)``\n   \*(\w+)(?: level)?\.\*((?: .*\n)(?:   .*\n)*)", PAGE.partition("\nEvents\n---")[2], re.MULTILINE
+)
+OFTEN_ENOUGH = LEVELS[LEVELS.index("info") :]
+
+
+def told() -> set[tuple[str, str]]:
+    """The events that an operator may read, each with its level; a traceback is no part of them."""
+    return {
+        (event.format.partition("\n")[0], event.level) for event in events() if event.level in (*OFTEN_ENOUGH, "any")
+    }
+
+
+def test_every_event_is_there() -> None:
+    """Whoever adds a log line says on the page what it means and what to do; one that is gone is taken off it."""
+    listed = {(event, level) for event, level, _ in ENTRIES}
+    assert told() - listed == set(), "not in docs/operations.rst, section Events"
+    assert listed - told() == set(), "in docs/operations.rst, but logged nowhere"
+    assert len(ENTRIES) == len(listed)
+
+
+def test_what_to_do() -> None:
+    """Each has a meaning; an error, with which somebody should look, says what to do."""
+    silent = {
+        event for event, level, text in ENTRIES if level == "error" and not re.search(r"\*\*Do|Nothing, unless", text)
+    }
+    assert silent == set()
+    assert [event for event, _, text in ENTRIES if len(text.strip()) < 6 and "Nothing." not in text] == []
+
+
+def test_fields() -> None:
+    """What a format names is given with it, and none is called as what every JSON line has."""
+    for event in events():
+        passed_on = PASSES_ON | {"workers.process._pass_on"}
+        taken = event.fields & RESERVED
+        assert taken <= ({"event", "traceback"} if event.place in passed_on else set()), event
+        named = set(re.findall(r"\{(\w+)", event.format))
+        assert event.fields == frozenset() or event.place in passed_on or named <= event.fields, event
+
+
+def test_the_reader_finds_them() -> None:
+    """So many that it cannot have missed a way of logging; of each way one that is known."""
+    found = {(event.format, event.level, event.place) for event in events()}
+    assert len(found) > 80
+    assert {
+        ("{authority} works again", "info", "outcomes.works_again"),
+        ("a commit failed", "critical", "spool._failed"),
+        ("there is a token again", "info", "sync.transicator_token.__init__"),
+        ("{warning}", "warn", "tap._announce"),
+        ("worker {worker}: {said}", "any", "workers.process._pass_on"),
+    } <= found
