@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -61,6 +62,24 @@ def test_links_between_pages() -> None:
     """Every page but the first is in the list of pages, in a place of its own choosing."""
     lines = [line.strip() for line in (ROOT / "docs" / "index.rst").read_text().splitlines()]
     assert {page.removesuffix(".rst") for page in PAGES} - set(lines) == {"index"}
+
+
+def test_what_is_named_is_there() -> None:
+    """Tests, benchmarks, decisions and files that a page names."""
+    tests = {path.stem: path.read_text() for path in (ROOT / "tests").glob("*.py")}
+    missing = []
+    for page in PAGES:
+        text = (ROOT / "docs" / page).read_text()
+        for module, name in re.findall(r"``(test_\w+)(?:\.py)?(?:::(\w+))?``", text):
+            found = f"def {name}(" in tests[module] if module in tests and name else module in tests
+            missing += [] if found or f"def {module}(" in "".join(tests.values()) else [(page, module, name)]
+        for name in re.findall(r"benchmarks\.(\w+)", text):
+            missing += [] if list((ROOT / "benchmarks").glob(f"{name}*")) else [(page, "benchmarks", name)]
+        for name in re.findall(r"[Dd]ecision (\d{4})", text):
+            missing += [] if list((ROOT / "docs" / "decisions").glob(f"{name}-*")) else [(page, "decision", name)]
+        for name in re.findall(r"``((?:docs|tests|axcollector|benchmarks)/[\w./-]+)``", text):
+            missing += [] if (ROOT / name).exists() else [(page, "file", name)]
+    assert missing == []
 
 
 def test_what_is_shown() -> None:

@@ -20,8 +20,8 @@ def test_settings(text: str) -> None:
 
 
 def test_what_it_leads_to() -> None:
-    """Every page and program that is named is there, and every page that somebody would look for is named."""
+    """Every page and program that is named is there, and what somebody looks for first is named."""
     named = set(re.findall(r"`((?:docs|tests)/[\w./-]+)`", TEXT))
     assert [name for name in named if not (ROOT / name).exists()] == []
-    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.rst")}
-    assert pages - named == {"docs/index.rst", "docs/decisions.rst", "docs/fuzzing.rst"} & pages
+    first = ("index", "tutorial", "configuration", "operations", "http-api", "security", "contributing")
+    assert {f"docs/{page}.rst" for page in first} - named == set()
