@@ -153,7 +153,7 @@ def test_values() -> None:
     assert plain(circle) == [[[["[[...]]"]]]]
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(st.dictionaries(st.text(), st.recursive(st.text() | st.floats() | st.binary() | st.integers(), st.lists)))
 def test_any_fields(fields: dict[str, Any]) -> None:
     """Whatever an event holds, under whatever names, it is one line."""
@@ -256,6 +256,7 @@ class ParentInJson(Parent):
     command: ClassVar = [*TWISTD, "-n", "--pidfile=", "axcollector", "--log-format", "json"]
 
 
+@pytest.mark.slow
 def test_workers(tmp_path: Path, processes: list[Process]) -> None:
     """Under `twistd -n`; events of workers keep their fields, and say whose they are."""
     prepared(tmp_path)
@@ -270,7 +271,7 @@ def test_workers(tmp_path: Path, processes: list[Process]) -> None:
     assert all(line["text"].startswith(f"worker {line['worker']}: catalog built from") for line in built)
 
 
-@pytest.mark.parametrize("program", ["axcollector", "axsigner"])
+@pytest.mark.parametrize("program", ["axcollector", pytest.param("axsigner", marks=pytest.mark.slow)])
 def test_python_m_twisted(supervisor: Supervisor, tmp_path: Path, program: str) -> None:
     """It writes lines without the record separators of its own JSON; so does the signing service."""
     options = ["--admin-listen", ""] if program == "axcollector" else ["--s3-url", "s3://bucket"]
