@@ -1,9 +1,13 @@
 """The page on operations: every event is on it, at its level, and nothing else is."""
 
+import json
 import re
 from pathlib import Path
 
-from axcollector.log_json import RESERVED
+from twisted.logger import LogLevel
+
+from axcollector.log_json import RESERVED, json_line
+from tests.docs_blocks import blocks
 from tests.log_calls import PASSES_ON, events
 
 PAGE = (Path(__file__).parent.parent / "docs" / "operations.rst").read_text()
@@ -42,6 +46,17 @@ def test_fields() -> None:
         assert taken <= ({"event", "traceback"} if event.place in passed_on else set()), event
         named = set(re.findall(r"\{(\w+)", event.format))
         assert event.fields == frozenset() or event.place in passed_on or named <= event.fields, event
+
+
+def test_the_line_that_is_shown() -> None:
+    """It is one that is written: an event of the package, with its fields and what every line has."""
+    (shown,) = [json.loads(block.text) for block in blocks("operations.rst", "json")]
+    (event,) = [event for event in events() if event.format == shown["event"]]
+    fields = {name: shown[name] for name in event.fields}
+    logged = {"log_format": event.format, "log_time": shown["log_time"], "log_level": LogLevel.info, **fields}
+    line = json.loads(json_line({**logged, "log_namespace": shown["namespace"]}))
+    assert (line["text"], line["time"]) == (shown["text"], shown["time"])
+    assert (line.keys(), line["level"]) == (shown.keys(), shown["level"])
 
 
 def test_the_reader_finds_them() -> None:
