@@ -50,8 +50,7 @@ def add_status(app: Klein, subject: Subject, clock: IReactorTime) -> None:
         limit, search = _limit_of(request), _text_of(request, b"search").casefold()
         found = await _found(subject.traffic, search, clock)
         found.sort(key=lambda each: -each.records)
-        del found[limit:]
-        return _fresh(request, await _encoded(found, clock))
+        return _fresh(request, await _encoded(found[:limit], clock))
 
 
 async def _found(traffic: Traffic, search: str, clock: IReactorTime) -> list[TenantTraffic]:
