@@ -138,11 +138,13 @@ def _admin(reactor: Any, config: Config, collector: Subject) -> "tuple[AdminToke
     """What tells of a collector's health, and whose token it asks for."""
     from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token  # noqa: PLC0415 - see `_in_one`
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415 - likewise
+    from axcollector.admin.metrics import add_metrics  # noqa: PLC0415 - likewise
     from axcollector.admin.status import add_status  # noqa: PLC0415 - likewise
 
     token = AdminToken(read_token(config.admin_token, config.admin_token_file))
     api = HealthAPI(collector, token.allows)
     add_status(api.app, collector, reactor)
+    add_metrics(api.app, collector)
     pages = AdminSite(GuardedResource(api.resource(), token), reactor)
     return token, Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), pages)
 

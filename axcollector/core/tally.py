@@ -82,8 +82,8 @@ class Tally:
             self._quarantined += batch.aside_count
             self.traffic.add(batch.tenant.organization, batch.tenant.environment, batch.count, size, now)
 
-    def ingest(self, pending_batches: int = 0, pending_bytes: int = 0) -> IngestStatus:
-        """All of it, given what waits for a commit."""
+    def ingest(self, pending_batches: int = 0, pending_bytes: int = 0, open_buckets: int = 0) -> IngestStatus:
+        """All of it, given what waits for a commit, and how many buckets the open journal will make."""
         return IngestStatus(
             requests=[RequestCount(*key, count) for key, count in self._requests.items()],
             accepted_records=self._records,
@@ -96,6 +96,7 @@ class Tally:
             pending_bytes=pending_bytes,
             connections=self.connections.count if self.connections is not None else 0,
             refused_connections=self.connections.refused if self.connections is not None else 0,
+            open_buckets=open_buckets,
         )
 
 
@@ -124,6 +125,7 @@ def total(parts: Iterable[IngestStatus], ended: IngestStatus) -> IngestStatus:
         pending_bytes=sum(each.pending_bytes for each in living),
         connections=sum(each.connections for each in living),
         refused_connections=sum(each.refused_connections for each in everybody),
+        open_buckets=sum(each.open_buckets for each in living),
     )
 
 
