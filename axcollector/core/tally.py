@@ -75,12 +75,17 @@ class Tally:
         self._commits += 1
         self._commit_seconds.add(max(0.0, seconds))  # the clock may have been set back
         self._commit_batches.add(len(batches))
+        records = total_size = quarantined = 0
+        add = self.traffic.add
         for batch in batches:
-            size = len(batch.lines)
-            self._records += batch.count
-            self._bytes += size
-            self._quarantined += batch.aside_count
-            self.traffic.add(batch.tenant.organization, batch.tenant.environment, batch.count, size, now)
+            tenant, count, size = batch.tenant, batch.count, len(batch.lines)
+            records += count
+            total_size += size
+            quarantined += batch.aside_count
+            add((tenant.organization, tenant.environment), count, size, now)
+        self._records += records
+        self._bytes += total_size
+        self._quarantined += quarantined
 
     def ingest(self, pending_batches: int = 0, pending_bytes: int = 0, open_buckets: int = 0) -> IngestStatus:
         """All of it, given what waits for a commit, and how many buckets the open journal will make."""
