@@ -153,7 +153,7 @@ class Gathering:
         if problem is not None:
             return Check(ok=False, reason=problem, required=False)
         paused = [f"{each.authority} is paused: {each.reason}" for each in self.stations.uploader.status().paused]
-        return Check(ok=True, reason=f"{len(paused)} wait, the first: {paused[0]}" if paused else "", required=False)
+        return Check(ok=True, reason=f"{len(paused)} paused, the first: {paused[0]}" if paused else "", required=False)
 
     def status(self) -> Status:
         """All of it."""

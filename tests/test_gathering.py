@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from axcollector.collector import Collector
-from axcollector.core.errors import UploadFailed
+from axcollector.core.errors import TenantRefused, UploadFailed
 from axcollector.core.status import Check, Status
 from axcollector.gathering import STUCK_SECONDS, STUCK_UPLOAD_SECONDS
 from axcollector.registry import Registry
@@ -105,6 +105,20 @@ def test_a_store_that_is_away(place: Place) -> None:
     place.reactor.advance(301)
     place.until(lambda: place.uploads["delivered"] == 1)
     assert place.checks["store"] == Check(ok=True, required=False)
+
+
+def test_a_tenant_that_is_paused(place: Place) -> None:
+    """It is told, though the files of others are delivered."""
+    with Registry.open(place.collector.config.registry_file) as registry:
+        other = registry.add_scope("other", "prod").id
+    place.until(lambda: place.collector.sync.catalog.tenant_of_scope(other) is not None)
+    place.store.refuse = lambda tenant, key: TenantRefused("signer: acme", "no", 300.0) if "acme" in tenant else None
+    place.send(RECORD)
+    place.until(lambda: place.uploads["paused"] == 1)
+    place.reactor.wait(place.collector.submit(other, [RECORD]))
+    place.until(lambda: place.uploads["delivered"] == 1)
+    store = place.checks["store"]
+    assert (store.ok, store.reason) == (True, "1 paused, the first: signer: acme is paused: no")
 
 
 def test_a_store_that_refuses(place: Place) -> None:
