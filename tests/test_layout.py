@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from axcollector.core import layout
 from axcollector.core.model import BucketName, Interval, Tenant
 
+JOURNAL_FILE = layout.JournalName(Interval(1_767_323_045, 1_767_323_105), "id", 1, 0, 0).file_of("acme~prod")
+
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 starts = st.integers(0, 4_000_000_000)
 
@@ -147,3 +149,17 @@ def test_intervals_contain_their_moment(now: float, length: int) -> None:
     assert interval.start <= now < interval.end
     assert interval.start % length == 0
     assert interval.end - interval.start == length
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (JOURNAL_FILE, 1_767_323_105),
+        ("1f2e_20260102030405.20260102030505_id_writer_0.txt.gz", 1_767_323_105),
+        ("1f2e_20260102030405.20261302030505_id_writer_0.txt.gz", 5.0),
+        ("by hand.txt.gz", 5.0),
+    ],
+)
+def test_the_end_of_a_file(name: str, expected: float) -> None:
+    """Its interval's, as its name says; of another name what is given."""
+    assert layout.end_of_file(name, 5.0) == expected

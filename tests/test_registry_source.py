@@ -197,9 +197,11 @@ def test_a_locked_file(tmp_path: Path, log_events: list[LogEvent]) -> None:
     other.execute("UPDATE data_scope SET id = 'b'")
     assert watched.after(1) == {"a"}
     assert ["database is locked" in error for error in errors_in(log_events)] == [True]
+    assert watched.source.heard_at == 0.0
     other.execute("COMMIT")
     other.close()
     assert watched.after() == {"b"}
+    assert watched.source.heard_at == watched.clock.seconds()
     watched.stop()
 
 

@@ -43,7 +43,8 @@ def test_failures_are_logged_and_the_work_goes_on(logged_failures: LoggedFailure
     work.startService()
     clock.pump([1, 1])
     assert outcomes == []
-    assert work.failures == 2
+    assert (work.failures, work.reason) == (2, "ZeroDivisionError: b")
+    assert work.runs == 3
     assert [str(failure) for failure in logged_failures.take(ZeroDivisionError)] == ["a", "b"]
     result_of(work.stopService())
 

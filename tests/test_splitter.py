@@ -65,7 +65,9 @@ def expected(name: JournalName = NAME) -> dict[str, bytes]:
 def test_split(data: Path, pack_all: bool) -> None:
     """Each tenant's lines go to one file of its bucket, in their order; the journal is gone."""
     (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
-    assert splitter(data, pack_all=pack_all).work() == 0
+    whole = splitter(data, pack_all=pack_all)
+    assert whole.work() == 0
+    assert whole.salvaged == 0
     assert staged(data) == expected()
     assert list((data / "tmp").iterdir()) == []
     modes = {path.stat().st_mode & 0o777 for path in (data / "staging").rglob("*")}
@@ -167,7 +169,9 @@ def test_blank_journals_are_deleted(data: Path, content: bytes) -> None:
 def test_a_torn_end_costs_the_torn_frame_only(data: Path, log_events: list[LogEvent]) -> None:
     """A frame that a crash cut off was not acknowledged: the others come, and nothing is kept besides."""
     (data / "tmp" / NAME.journal).write_bytes(journal_bytes()[:-3])
-    splitter(data).work()
+    torn = splitter(data)
+    torn.work()
+    assert torn.salvaged == len(staged(data))
     assert list(staged(data).values()) == [b"1\n", b"2\n"] or list(staged(data).values()) == [b"2\n", b"1\n"]
     assert list((data / "recovered").iterdir()) == []
     assert [e["log_level"].name for e in log_events if "splitter" in e["log_namespace"]] == ["info"]

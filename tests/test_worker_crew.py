@@ -18,7 +18,9 @@ from axcollector.config import Config
 from axcollector.core import messages
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.messages import Leave, Orders, Ready, Said, Setup, Shown, Situation, Standing, frame
-from axcollector.core.model import Interval
+from axcollector.core.model import Batch, Interval, Tenant
+from axcollector.core.status import CatalogStatus, IngestStatus, TenantTraffic
+from axcollector.core.tally import Tally
 from axcollector.disk import Disk
 from axcollector.log_json import json_line
 from axcollector.premises import Identity
@@ -31,12 +33,14 @@ from axcollector.workers.inheritance import environment_of_workers, worker_count
 from axcollector.workers.process import FIRST_SOCKET, LOCK, REPORTS, WorkerProcess
 from tests.fakes import result_of
 
-WELL = Standing({"catalog": None, "spool": None}, {}, {"commits": 1})
+WELL = Standing({"catalog": None, "spool": None}, {})
 LOCK_FILE = 77
 
 
 class FakeProcess:
     """A worker process that does what the test says; the parent's transport to it."""
+
+    pid = 4711
 
     def __init__(self, protocol: WorkerProcess, descriptors: Mapping[int, Any]) -> None:
         self.protocol = protocol
@@ -169,13 +173,42 @@ def test_readiness_is_that_of_any(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     assert f.workers.problems()["workers"] == "No worker process takes records"
     f.reactor.run()
-    f.started[0].says(Standing({"catalog": "none yet", "spool": "full"}, {}, {}))
+    f.started[0].says(Standing({"catalog": "none yet", "spool": "full"}, {}))
     assert f.workers.problems()["workers"] == "No worker process takes records"
     f.started[0].says(Ready())
     assert f.workers.problems() == {"catalog": "none yet", "spool": "full", "workers": None}
-    f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}, {"commits": 5}), Ready())
+    f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}), Ready())
     assert f.workers.problems() == {"catalog": None, "spool": "full", "workers": None}
-    assert f.workers.counters() == {0: {}, 1: {"commits": 5}}
+    f.end()
+
+
+def ingest_of(records: int, waiting: int) -> IngestStatus:
+    """What a worker has counted."""
+    tally = Tally()
+    tally.committed([Batch(Tenant("1", "acme", "prod"), b"x", records)], 0.01, 1.0)
+    return tally.ingest(waiting)
+
+
+def test_sums_outlive_workers(tmp_path: Path) -> None:
+    """What one said last stays in the totals when it has ended, what waited in it does not; tenants are added up."""
+    f = Fixture(tmp_path)
+    f.reactor.run()
+    traffic = (TenantTraffic("acme", "prod", 5, 50, 7.0),)
+    failures = {"heartbeat": (2, "why")}
+    older, newer = (CatalogStatus(source="", version=str(at), changed_at=at) for at in (1.0, 2.0))
+    f.started[0].says(Standing({}, {}, 0, ingest_of(5, 1), newer, traffic, failures), Ready())
+    f.started[1].says(Standing({}, {}, 0, ingest_of(7, 2), older, traffic), Ready())
+    account = f.workers.account()
+    assert (account.ingest.accepted_records, account.ingest.pending_batches, account.ingest.commits) == (12, 3, 2)
+    assert account.catalog.version == "1.0"
+    assert [(worker.number, worker.ready) for worker in account.workers] == [(0, True), (1, True)]
+    f.started[0].ends(signal=9)
+    f.started[1].says(Standing({}, {}, 0, ingest_of(8, 0), older, traffic, failures))
+    account = f.workers.account()
+    assert (account.ingest.accepted_records, account.ingest.pending_batches, account.ingest.commits) == (13, 0, 2)
+    jobs = {job.name: (job.failures, job.reason) for job in account.jobs}
+    assert jobs == {"telling workers how things stand": (0, ""), "heartbeat": (4, "why")}
+    assert list(f.workers.traffic.pieces(9)) == [[TenantTraffic("acme", "prod", 15, 150, 7.0)]]
     f.end()
 
 
@@ -331,14 +364,14 @@ def test_workers_are_told_how_things_stand(tmp_path: Path) -> None:
     """What lacks, and what the journals of others need; only where that has changed."""
     f = Fixture(tmp_path).begin()
     f.reserve.note_need("recovered", 1000)
-    f.started[0].says(Standing({}, {journal(0).identity: 30}, {}))
-    f.started[1].says(Standing({}, {journal(1).identity: 4}, {}))
+    f.started[0].says(Standing({}, {journal(0).identity: 30}))
+    f.started[1].says(Standing({}, {journal(1).identity: 4}))
     for _ in range(3):
         f.reactor.advance(TELL_SECONDS)
     assert [process.orders[1:] for process in f.started] == [[Situation(None, 1004)], [Situation(None, 1030)]]
     f.room.lack = "full"
     (f.tmp / journal(1).journal).write_bytes(b"left")
-    f.started[1].says(Standing({}, {journal(1).identity: 5, "split already": 70}, {}))
+    f.started[1].says(Standing({}, {journal(1).identity: 5, "split already": 70}))
     f.started[1].ends(signal=9)
     assert f.reserve.needs == {"recovered": 1000, journal(1).identity: 5}
     f.reactor.advance(TELL_SECONDS)
@@ -352,8 +385,8 @@ def test_workers_share_the_quarantines_room(tmp_path: Path) -> None:
     (tmp_path / "ax" / "quarantine").mkdir()
     (tmp_path / "ax" / "quarantine" / "file").write_bytes(b"x" * 100)
     f.quarantine.measure()
-    f.started[0].says(Standing({}, {}, {}, 30))
-    f.started[1].says(Standing({}, {}, {}, 4))
+    f.started[0].says(Standing({}, {}, 30))
+    f.started[1].says(Standing({}, {}, 4))
     f.reactor.advance(TELL_SECONDS)
     told = [process.orders[-1] for process in f.started]
     assert told == [Situation(None, 0, 104, 1), Situation(None, 0, 130, 1)]
