@@ -24,15 +24,17 @@ from axcollector.bearer import BearerToken
 from axcollector.bugs import report
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
+from axcollector.core.errors import Overloaded
 from axcollector.core.layout import Stage
 from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
+from axcollector.draining import Draining
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.salvager import Salvager
-from axcollector.services import InOrder, OnStop, Periodic, WorkThread
+from axcollector.services import InOrder, OnStop, Periodic, WorkThread, apart
 from axcollector.splitter import Splitter
 from axcollector.stores.base import Store
 from axcollector.sync.registry_source import RegistrySource
@@ -45,6 +47,7 @@ from axcollector.upstream import Upstream
 STOP_SECONDS = 8.0
 """What is not done so long after the stop began stays where it is, durable, for the next start."""
 ROOM_TICK_SECONDS = 2.0
+_NOT_RUNNING = "The collector does not run"
 _THREADS = ("splitter", "recovery", "staging", "store", "watch")
 """One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
 
@@ -96,6 +99,7 @@ class Delivering(Service):
             store_maker(reactor, self._threads["store"], disk, config) if store is None else lambda _: store
         )
         self.uploader: Uploader | None = None
+        self._draining: Draining | None = None
 
     def startService(self) -> None:
         """Take possession of the data directory, take over what a crash left, and start the stations.
@@ -140,13 +144,36 @@ class Delivering(Service):
         )
         salvager = Salvager(self._disk, config.data_directory)
         recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED), salvager)
-        closing = self._closing()
-        return [OnStop(store.close), self.uploader, self._upstream, *sources, recovery, room, closing]
+        closing = self._closing(self.uploader)
+        return [OnStop(store.close), self.uploader, self._upstream, *sources, recovery, room, *closing]
 
-    def _closing(self) -> Closing:
-        splitter = self._splitter(Stage.TMP)
-        grace_seconds = self._config.close_grace
-        return Closing(self._reactor, self._threads["splitter"], self._upstream, splitter, grace_seconds)
+    def _closing(self, uploader: Uploader) -> Sequence[Service]:
+        """What has journals split: when their interval is over, and when that is asked for."""
+        config, splitter, thread = self._config, self._splitter(Stage.TMP), self._threads["splitter"]
+        self._draining = Draining(
+            self._reactor, thread, self._disk, config.data_directory, self._upstream, splitter, uploader
+        )
+        return [Closing(self._reactor, thread, self._upstream, splitter, config.close_grace), self._draining]
+
+    def retry_failed(self, bucket: str | None = None) -> "defer.Deferred[int]":
+        """Move a bucket of failed, or all of them, back to staging, and begin to deliver them.
+
+        Fires with how many were moved; 0 where there is no such bucket. Fails with `OSError` where that cannot be done,
+        with `Overloaded` where the collector does not run. Cancelling forgets the result; they are moved all the same.
+        """
+        if self.uploader is None or not self.running:
+            return defer.fail(Overloaded(_NOT_RUNNING))
+        return apart(self.uploader.retry_failed(bucket))
+
+    def drain(self) -> None:
+        """Begin to deliver all that was taken so far, without waiting for the ends of intervals.
+
+        Raises:
+            Overloaded: The collector does not run.
+        """
+        if self._draining is None or not self.running:
+            raise Overloaded(_NOT_RUNNING)
+        self._draining.drain()
 
     def _measure_room(self) -> "defer.Deferred[None]":
         measured = self._threads["staging"].run(self._room.measure)

@@ -7,7 +7,7 @@ until its threads have ended, however long their work takes.
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from twisted.application.service import IService, Service
@@ -130,6 +130,18 @@ class InOrder(Service):
                 first = first or Failure()
         if first is not None:
             first.raiseException()
+
+
+def apart(work: Coroutine["defer.Deferred[Any]", Any, T]) -> "defer.Deferred[T]":
+    """Work that goes on whoever still waits for it. Fires, or fails, as it does; cancelling forgets that."""
+    outcome: defer.Deferred[T] = defer.Deferred(lambda _: None)
+
+    def settle(result: T | Failure) -> None:
+        if not outcome.called:
+            outcome.callback(result)  # where it is a failure, errbacks are called
+
+    defer.Deferred.fromCoroutine(work).addBoth(settle)
+    return outcome
 
 
 class Rest:

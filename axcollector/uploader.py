@@ -180,6 +180,12 @@ class Uploader(Service):
         if await self._supply.bring_back():
             self._fill()
 
+    async def retry_failed(self, bucket: str | None = None) -> int:
+        """Give a bucket of failed, or all, another chance at once; how many came back. As `Supply.retry`."""
+        count = await self._supply.retry(bucket)
+        self._fill()
+        return count
+
     def _may_go(self, tenant: str) -> bool:
         return self._pauses.let_through(self._store.authorities(tenant), self._clock.seconds())
 

@@ -28,6 +28,7 @@ from axcollector.core.errors import ConfigError
 from axcollector.core.layout import Stage
 from axcollector.core.messages import (
     Changes,
+    Finish,
     Leave,
     Order,
     Ready,
@@ -129,6 +130,8 @@ class Work:
             self._show(order)
         elif isinstance(order, Changes):
             self._amend(order)
+        elif isinstance(order, Finish):
+            self._finish()
         elif isinstance(order, Leave):
             self.leave(gently=order.gently)
 
@@ -194,6 +197,11 @@ class Work:
             self._report(Shown(number, await shown))
 
         return defer.ensureDeferred(answer())
+
+    def _finish(self) -> None:
+        if self._ingesting is not None:
+            finished = self._ingesting.finish_open()
+            finished.addErrback(lambda failure: bugs.report(self._log, "a journal could not be finished", failure))
 
     async def _tick(self) -> None:
         """Finish what is due, and say how things are, if that has changed."""

@@ -53,6 +53,7 @@ FLOORS: Final = {
         "spool",
         "splitter",
         "takeover",
+        "draining",
         "members",
         "salvager",
         "closing",
