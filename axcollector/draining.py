@@ -5,7 +5,6 @@ there. Whoever writes journals finishes them himself, perhaps a moment later tha
 then are split when they are seen to be finished.
 """
 
-import os
 from typing import Final, Protocol
 
 from twisted.application.service import Service
@@ -15,8 +14,6 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from axcollector.bugs import report
-from axcollector.core.layout import JOURNAL_SUFFIX, Stage
-from axcollector.disk import Disk
 from axcollector.services import Rest, Worker
 from axcollector.splitter import Splitter
 from axcollector.uploader import Uploader
@@ -44,8 +41,6 @@ class Draining(Service):
         self,
         clock: IReactorTime,
         worker: Worker,
-        disk: Disk,
-        data_directory: str,
         journals: Journals,
         splitter: Splitter,
         uploader: Uploader,
@@ -55,15 +50,11 @@ class Draining(Service):
         Args:
             clock: Schedules time.
             worker: Where splits run.
-            disk: The hands.
-            data_directory: Where the stages are.
             journals: Who writes the journals.
             splitter: The one of `tmp`.
             uploader: Sweeps staging.
         """
         self._worker = worker
-        self._disk = disk
-        self._directory = os.path.join(data_directory, Stage.TMP)
         self._journals = journals
         self._splitter = splitter
         self._uploader = uploader
@@ -101,7 +92,7 @@ class Draining(Service):
                 self._is_asked_again = False
                 to_split |= await self._finished()
             troubles = await self._worker.run(self._splitter.work) if to_split else 0
-            to_split &= await self._worker.run(self._names)
+            to_split &= await self._worker.run(self._splitter.journals)
             await self._uploader.sweep()
             if self._is_done(to_split):
                 self._log.info("drained: staging is empty")
@@ -110,12 +101,9 @@ class Draining(Service):
 
     async def _finished(self) -> set[str]:
         """The journals that hold what was taken so far."""
-        before = await self._worker.run(self._names)
+        before = await self._worker.run(self._splitter.journals)
         await self._journals.finish_open()
         return before
-
-    def _names(self) -> set[str]:
-        return {name for name in self._disk.names(self._directory) if name.endswith(JOURNAL_SUFFIX)}
 
     def _is_done(self, to_split: set[str]) -> bool:
         status = self._uploader.status()

@@ -9,13 +9,12 @@ import math
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-import msgspec
 from twisted.internet import defer
 from twisted.logger import Logger, LogPublisher
 
-from axcollector import answers
 from axcollector.config import KEYS, Config
 from axcollector.core import deflate
 from axcollector.core.layout import bucket_directory
@@ -32,9 +31,9 @@ from axcollector.core.status import (
     RequestCount,
     StageStatus,
     Status,
-    TenantTraffic,
     WorkerStatus,
 )  # fmt: skip
+from axcollector.core.traffic import Traffic
 
 HOSTILE = "<img src=x onerror=document.title='taken'>"
 """What somebody may call his organization, or get into a reason."""
@@ -141,16 +140,14 @@ class World:
             failed=[FailedBucket(name, 2_100_000, reason) for name, reason in self.failed.items()],
         )
 
-    def tenants(self) -> list[TenantTraffic]:
-        """The first is the one with most traffic, and the last has a name that is no name."""
-        age, count = time.time() - self.started_at, self.tenant_count
-        found = [
-            TenantTraffic(
-                f"org-{n:05}", ("prod", "test")[n % 2], int((count - n) * (100 + age)), n * 977, time.time() - n
-            )
-            for n in range(count)
-        ]
-        return [*found, TenantTraffic(HOSTILE, "prod", 1, 400, time.time())]
+    @property
+    def traffic(self) -> Traffic:
+        """Of these the first has sent most, and the last has a name that is no name."""
+        now, count, traffic = time.time(), self.tenant_count, Traffic()
+        for n in range(count):
+            traffic.add(f"org-{n:05}", ("prod", "test")[n % 2], int((count - n) * (100 + now % 1000)), n * 977, now - n)
+        traffic.add(HOSTILE, "prod", 1, 400, now)
+        return traffic
 
     def retry_failed(self, bucket: str | None = None) -> "defer.Deferred[int]":
         """As a collector does."""
@@ -163,9 +160,9 @@ class World:
         """As a collector does."""
         self.drained += 1
 
-    def problems(self) -> dict[str, str | None]:
+    def checks(self) -> Mapping[str, Check]:
         """As a collector does."""
-        return {"catalog": None, "spool": "The last commit failed" if self.sick else None}
+        return self.status().checks
 
 
 def set_aside(root: Path) -> None:
@@ -189,14 +186,15 @@ def serve(root: Path, world: World) -> None:
     from axcollector.admin.actions import add_actions
     from axcollector.admin.configuration import InForce, add_configuration
     from axcollector.admin.events import Events, add_events
-    from axcollector.admin.health import add_health
+    from axcollector.admin.health import HealthAPI
     from axcollector.admin.history import SAMPLE_SECONDS, History, add_history, sampling
     from axcollector.admin.page import add_page
     from axcollector.admin.quarantined import add_quarantine
-    from axcollector.admin.site import AdminResource, admin_app
+    from axcollector.admin.site import AdminResource
+    from axcollector.admin.status import add_status
     from axcollector.services import WorkThread
 
-    history, publisher, app = History(), LogPublisher(), admin_app()
+    history, publisher, app = History(), LogPublisher(), HealthAPI(world).app
     began = world.started_at
     for number in range(int((time.time() - began) / SAMPLE_SECONDS)):
         history.note(world.status(began + number * SAMPLE_SECONDS))
@@ -210,17 +208,13 @@ def serve(root: Path, world: World) -> None:
     )
     said.warn("the store is paused: {why}", why=HOSTILE)
     said.error("acme~prod~20260102030400 moved to failed after 3 attempts")
-    add_health(app, world)
+    add_status(app, world, reactor)
     add_page(app)
     add_history(app, history)
     add_events(app, events)
     add_configuration(app, InForce(KEYS, config))
     add_quarantine(app, thread, str(root))
     add_actions(app, world)
-    for path, told in (("/status", world.status), ("/tenants", world.tenants)):
-        app.route(path, methods=["GET"], endpoint=path)(
-            lambda request, told=told: answers.give(request, 200, msgspec.json.encode(told()))
-        )
     site = AdminSite(GuardedResource(AdminResource(app, AdminToken(None)), AdminToken(None)), reactor)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
 

@@ -12,8 +12,8 @@ from twisted.web.server import Site
 from axcollector.admin import events as events_module
 from axcollector.admin.configuration import MASK, InForce, add_configuration
 from axcollector.admin.events import Events, add_events
+from axcollector.admin.health import HealthAPI
 from axcollector.admin.history import KEPT, SAMPLE_SECONDS, History, add_history, quantile, sample_between, sampling
-from axcollector.admin.site import admin_app
 from axcollector.config import KEYS, Config
 from axcollector.core.status import Histogram, Status
 from axcollector.webapi import JSONResource
@@ -102,7 +102,7 @@ def test_a_clock_that_was_set_back() -> None:
 
 def test_the_route_of_samples() -> None:
     """Columns by name; taken every two seconds while the collector runs."""
-    clock, history, world, app = Clock(), History(), World(0.0), admin_app()
+    clock, history, world, app = Clock(), History(), World(0.0), HealthAPI(World(NOW)).app
     world_now = world.status
     world.status = lambda: world_now(clock.seconds())
     add_history(app, history)
@@ -121,14 +121,14 @@ def test_the_route_of_samples() -> None:
 )
 def test_numbers_that_are_none(query: str) -> None:
     """They are refused, in one place for all routes."""
-    app = admin_app()
+    app = HealthAPI(World(NOW)).app
     add_history(app, History())
     assert ask(app, f"/history?{query}")[0] == 400
 
 
 def test_events() -> None:
     """Of level info and above, since a number, as text without secrets; only while it runs."""
-    publisher, app = LogPublisher(), admin_app()
+    publisher, app = LogPublisher(), HealthAPI(World(NOW)).app
     events = Events(publisher)
     said = Logger("axcollector.uploader", observer=publisher)
     add_events(app, events)
@@ -175,7 +175,7 @@ def test_an_event_that_says_nothing() -> None:
 
 def test_configuration() -> None:
     """Every key, as it is in force; secrets are masked, and so are logins of URLs."""
-    app = admin_app()
+    app = HealthAPI(World(NOW)).app
     config = Config(
         admin_token="planted", bearer_token="planted", upload_proxy="http://me:planted@proxy:3128", use_caching=False,
         listen=["tcp:9000", "tcp:9002"], upload_interval=2.5, store="file:/data/a@b",

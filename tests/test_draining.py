@@ -12,7 +12,6 @@ from twisted.logger import LogEvent, LogLevel, formatEvent
 
 from axcollector.core.delivery import Backlog, UploaderStatus
 from axcollector.core.errors import Overloaded
-from axcollector.disk import Disk
 from axcollector.draining import LOOK_SECONDS, TROUBLE_SECONDS, Draining
 from tests.conftest import LoggedFailures
 from tests.fakes import SameThread, result_of
@@ -36,13 +35,17 @@ class Stand:
         self.trouble: Exception | None = None
         (self.tmp / HELD).touch()
         any_self = self  # all of them
-        self.draining = Draining(self.clock, SameThread(), Disk(), str(root), any_self, any_self, any_self)
+        self.draining = Draining(self.clock, SameThread(), any_self, any_self, any_self)
         self.draining.startService()
 
     def finish_open(self) -> "defer.Deferred[None]":
         """As journals."""
         self.finished += 1
         return defer.succeed(None)
+
+    def journals(self) -> set[str]:
+        """As the splitter."""
+        return set(os.listdir(self.tmp))
 
     def work(self) -> int:
         """As the splitter: takes what is not open any more."""

@@ -7,10 +7,10 @@ import pytest
 from twisted.internet import defer
 from twisted.logger import LogEvent, LogLevel
 
+from axcollector.apart import apart
 from axcollector.backlog import RETURNED_LIMIT
 from axcollector.core.stamps import stamp
 from axcollector.disk import Disk
-from axcollector.services import apart
 from tests.fakes import HeldThread, result_of
 from tests.test_uploader import NOW, Place, place, texts
 

@@ -18,15 +18,12 @@ from urllib.parse import urlsplit
 
 from klein import Klein, KleinRenderable
 from twisted.internet.address import UNIXAddress
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
-from werkzeug.exceptions import HTTPException
 
 from axcollector import answers
 from axcollector.admin.access import OPEN, AdminToken
 from axcollector.core.errors import Rejected
-from axcollector.webapi import NOTHING_HERE, JSONResource, answer_to_failure, headers_of, not_found
+from axcollector.webapi import JSONResource, headers_of
 
 CHANGE_HEADER: Final = "X-Axcollector"
 """Every request that changes something has it; which value, does not matter."""
@@ -37,7 +34,6 @@ _FOR_ALL: Final = (
     (b"Referrer-Policy", b"no-referrer"),
     (b"Cache-Control", b"no-store"),
 )
-_log = Logger()
 
 
 class AdminResource(JSONResource):
@@ -95,18 +91,3 @@ def objection_to_change(request: IRequest, hosts: list[str]) -> str | None:
 def _authority_of(origin: str) -> str:
     """Host and port of an origin, as they stand in a Host header; nothing, where it has none."""
     return origin.partition("://")[2].lower()
-
-
-def admin_app() -> Klein:
-    """An app without routes, whose failures are answered as everywhere."""
-    app = Klein()
-
-    @app.handle_errors(HTTPException)
-    def nothing_here(request: IRequest, failure: Failure) -> bytes:
-        return not_found(request, failure.value, f"{NOTHING_HERE}: try / or /readyz")
-
-    @app.handle_errors(Exception)
-    def failed(request: IRequest, failure: Failure) -> bytes:
-        return answer_to_failure(request, failure, _log)
-
-    return app
