@@ -16,6 +16,10 @@ from axcollector.draining import LOOK_SECONDS, TROUBLE_SECONDS, Draining
 from tests.conftest import LoggedFailures
 from tests.fakes import SameThread, result_of
 from tests.running import QUICK, Running, until
+from tests.test_process import CLEAN, Process, processes
+from tests.test_workers import LONG, Parent, delivered, prepared
+
+__all__ = ["processes"]  # a fixture
 
 HELD = "20260102030400.20260102030600_x_writer_1-0-0.journal"
 LATER = "20260102030400.20260102030600_x_writer_1-0-1.journal"
@@ -150,8 +154,7 @@ def test_a_stop(stand: Stand) -> None:
 @pytest_twisted.ensureDeferred
 async def test_a_collector_is_drained(tmp_path: Path) -> None:
     """Long before the interval is over; then it takes records as before, and what it takes can be drained again."""
-    running = Running(tmp_path / "data", **QUICK | {"collection_interval": 86_400})
-    await running.start()
+    running = await Running(tmp_path / "data", **QUICK | {"collection_interval": 86_400}).start()
     scope = await running.scope("acme", "prod")
     for count in (3, 6):
         await running.send(scope, ['{"client_received_start_timestamp": 1}'] * 3)
@@ -163,3 +166,22 @@ async def test_a_collector_is_drained(tmp_path: Path) -> None:
         running.collector.drain()
     with pytest.raises(Overloaded):
         await running.collector.retry_failed()
+
+
+@pytest.mark.slow
+def test_workers_are_drained(tmp_path: Path, processes: list[Process]) -> None:
+    """Both finish the journals that they have open, and go on in others; asked for at the admin port."""
+    scope = prepared(tmp_path)
+    parent = Parent(tmp_path, *LONG, "--admin-listen", "tcp:0:interface=127.0.0.1")
+    processes.append(parent)
+    admin = int(parent.wait_for("admin_listen: listening on").partition("port=")[2].partition(")")[0])
+    parent.port = int(parent.wait_for("listen: listening on").partition("port=")[2].partition(")")[0])
+    parent.wait_for_lines("takes records", 3)
+    for first in (0, 200):
+        parent.send(scope, first, 20)
+        ports, parent.port = parent.port, admin
+        assert parent.post("/drain", b"{}", X_Axcollector="drain") == (202, {"draining": True})
+        parent.port = ports
+        assert delivered(parent, tmp_path, first + 200) == dict.fromkeys(range(first + 200), 1)
+    status, log = parent.end()
+    assert (status, "Traceback" in log) == (CLEAN, False)

@@ -26,7 +26,7 @@ function failedRow({ bucket: name }) {
   const node = row(["", "moment", "number", "reason", "action"], ["Tenant", "Interval from", "Size", "Reason"]);
   const { tenant, start } = bucket(name);
   const what = `${tenant}, ${start}`;
-  const button = element("button", { type: "button", "aria-label": `Retry ${what} now` }, "Retry now");
+  const button = element("button", { type: "button", "aria-label": `Retry now: ${what}` }, "Retry now");
   button.addEventListener("click", () => retry({ bucket: name }, button, what));
   node.cells[4].append(button);
   return node;
