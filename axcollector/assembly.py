@@ -174,6 +174,7 @@ def _admin(reactor: Any, config: Config, collector: Subject) -> _Admin:  # noqa:
     from axcollector.admin.events import Events, add_events  # noqa: PLC0415 - likewise
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415 - likewise
     from axcollector.admin.history import History, add_history, sampling  # noqa: PLC0415 - likewise
+    from axcollector.admin.metrics import add_metrics  # noqa: PLC0415 - likewise
     from axcollector.admin.page import add_page  # noqa: PLC0415 - likewise
     from axcollector.admin.quarantined import add_quarantine  # noqa: PLC0415 - likewise
     from axcollector.admin.site import AdminResource  # noqa: PLC0415 - likewise
@@ -182,6 +183,7 @@ def _admin(reactor: Any, config: Config, collector: Subject) -> _Admin:  # noqa:
     token = AdminToken(read_token(config.admin_token, config.admin_token_file))
     api = HealthAPI(collector, token.allows)
     add_status(api.app, collector, reactor)
+    add_metrics(api.app, collector)
     history, events, in_force = History(), Events(globalLogPublisher), InForce(KEYS, config)
     thread = WorkThread(reactor, "admin")
     add_page(api.app)

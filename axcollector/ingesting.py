@@ -112,7 +112,8 @@ class Ingesting(Upstream):
     def account(self) -> Account:
         """As `Upstream.account`."""
         spool = self._spool
-        ingest = self.tally.ingest(*(() if spool is None else (spool.waiting, spool.waiting_bytes)))
+        waits = () if spool is None else (spool.waiting, spool.waiting_bytes, spool.open_buckets)
+        ingest = self.tally.ingest(*waits)
         catalog = self.sync.catalog
         shown = structs.replace(self.sync.state, rows=dict(catalog.counts()) if catalog is not None else {})
         return Account(ingest, shown, () if self._tokens is None else self._tokens.jobs)

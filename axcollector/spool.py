@@ -78,6 +78,11 @@ class Spool:
         """The bytes of their lines."""
         return self._group.waiting_bytes
 
+    @property
+    def open_buckets(self) -> int:
+        """How many buckets the open journal will make."""
+        return self._writer.open_buckets
+
     def problem(self) -> str | None:
         """What is wrong with commits: one lasts, or the last one failed just now.
 

@@ -32,7 +32,7 @@ class Asking(Running):
 
 @pytest_twisted.ensureDeferred
 async def test_what_the_page_asks_for(tmp_path: Path) -> None:
-    """The page, its samples and events, the configuration, the quarantine; and what is retried or drained is delivered."""
+    """The page, its samples and events, the configuration, the quarantine; what is retried or drained is delivered."""
     running = Asking(tmp_path / "data", collection_interval=3600, max_upload_attempts=1)
     failed = tmp_path / "data" / "ax" / "failed" / bucket_directory(BucketName(1_767_323_040, "acme", "prod"))
     await running.start()

@@ -133,6 +133,7 @@ MAY_IMPORT: Final = {
     "treq": {"stores", "client"},
     "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
     "botocore": {"stores"},
+    "prometheus_client": {"admin"},
     "axcollector.config": {
         "api",
         "config_file",

@@ -11,6 +11,7 @@ from twisted.internet import reactor
 from twisted.web.client import Agent
 
 from axcollector.core.status import RequestCount, Status
+from tests.promtool import PROMTOOL, check_metrics, families_in, faults_in
 from tests.running import Running, until
 
 
@@ -18,6 +19,13 @@ async def ask(url: str) -> tuple[int, Any]:
     """Status and JSON of a page."""
     response = await treq.get(url, agent=Agent(reactor))
     return response.code, json.loads(await response.content())
+
+
+async def fetch(url: str) -> bytes:
+    """The content of a page."""
+    response = await treq.get(url, agent=Agent(reactor))
+    assert response.code == 200
+    return await response.content()
 
 
 def stages_of(status: Status) -> dict[str, int]:
@@ -57,6 +65,10 @@ async def test_the_status_of_a_collector_at_work(tmp_path: Path) -> None:
         await until(lambda: not any(stages_of(service.collector.status()).values()))
         assert {"room", "closing", "sweep of staging", "watching the registry"} < {job.name for job in status.jobs}
         assert all(job.failures == 0 for job in status.jobs)
+        scrape = await fetch(f"{service.admin}/metrics")
+        assert faults_in(scrape) == []
+        assert PROMTOOL is None or check_metrics(scrape) == ""
+        assert families_in(scrape)["axcollector_delivered_records"].samples[0].value == 3
         code, tenants = await ask(f"{service.admin}/tenants?search=ACM")
         assert [(each["organization"], each["records"]) for each in tenants] == [("acme", 3)]
         assert (await ask(f"{service.admin}/tenants?search=other"))[1] == []

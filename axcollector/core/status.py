@@ -69,6 +69,7 @@ class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
         pending_bytes: The bytes of their lines.
         connections: Open connections.
         refused_connections: Connections that were closed at once, because there were too many.
+        open_buckets: Buckets of tenants in the journals that are written now.
     """
 
     requests: Sequence[RequestCount] = ()
@@ -82,6 +83,7 @@ class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
     pending_bytes: int = 0
     connections: int = 0
     refused_connections: int = 0
+    open_buckets: int = 0
 
 
 class StageStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,15 +75,20 @@ class Tally:
         self._commits += 1
         self._commit_seconds.add(max(0.0, seconds))  # the clock may have been set back
         self._commit_batches.add(len(batches))
+        records = total_size = quarantined = 0
+        add = self.traffic.add
         for batch in batches:
-            size = len(batch.lines)
-            self._records += batch.count
-            self._bytes += size
-            self._quarantined += batch.aside_count
-            self.traffic.add(batch.tenant.organization, batch.tenant.environment, batch.count, size, now)
+            tenant, count, size = batch.tenant, batch.count, len(batch.lines)
+            records += count
+            total_size += size
+            quarantined += batch.aside_count
+            add((tenant.organization, tenant.environment), count, size, now)
+        self._records += records
+        self._bytes += total_size
+        self._quarantined += quarantined
 
-    def ingest(self, pending_batches: int = 0, pending_bytes: int = 0) -> IngestStatus:
-        """All of it, given what waits for a commit."""
+    def ingest(self, pending_batches: int = 0, pending_bytes: int = 0, open_buckets: int = 0) -> IngestStatus:
+        """All of it, given what waits for a commit, and how many buckets the open journal will make."""
         return IngestStatus(
             requests=[RequestCount(*key, count) for key, count in self._requests.items()],
             accepted_records=self._records,
@@ -96,6 +101,7 @@ class Tally:
             pending_bytes=pending_bytes,
             connections=self.connections.count if self.connections is not None else 0,
             refused_connections=self.connections.refused if self.connections is not None else 0,
+            open_buckets=open_buckets,
         )
 
 
@@ -124,6 +130,7 @@ def total(parts: Iterable[IngestStatus], ended: IngestStatus) -> IngestStatus:
         pending_bytes=sum(each.pending_bytes for each in living),
         connections=sum(each.connections for each in living),
         refused_connections=sum(each.refused_connections for each in everybody),
+        open_buckets=sum(each.open_buckets for each in living),
     )
 
 

@@ -22,11 +22,11 @@ class Traffic:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, organization: str, environment: str, records: int, size: int, now: float) -> None:
-        """A tenant's records became durable."""
-        row = self._rows.get((organization, environment))
+    def add(self, tenant: tuple[str, str], records: int, size: int, now: float) -> None:
+        """Records of a tenant, of which organization and environment are given, became durable."""
+        row = self._rows.get(tenant)
         if row is None:
-            row = self._rows[organization, environment] = [0, 0, 0.0]
+            row = self._rows[tenant] = [0, 0, 0.0]
         row[0] += records
         row[1] += size
         row[2] = now
@@ -34,7 +34,7 @@ class Traffic:
     def add_all(self, traffic: Iterable[TenantTraffic]) -> None:
         """Add what somebody else has counted, and has taken out of its own table."""
         for each in traffic:
-            self.add(each.organization, each.environment, each.records, each.bytes, each.last_at)
+            self.add((each.organization, each.environment), each.records, each.bytes, each.last_at)
 
     def take(self, limit: int) -> tuple[TenantTraffic, ...]:
         """Take up to so many tenants out of the table."""

@@ -117,9 +117,11 @@ class RegistrySource(Service):
             shown = self._listener.snapshot_received(event)
         else:
             shown = self._listener.changes_received(event)
-        shown.addCallback(self._answered, event)
+        shown.addCallback(self._answered, event, self._clock.seconds())
 
-    def _answered(self, is_shown: bool, event: Snapshot | ChangeList) -> None:  # noqa: FBT001 - a callback
+    def _answered(self, is_shown: bool, event: Snapshot | ChangeList, looked_at: float) -> None:  # noqa: FBT001
+        if is_shown:
+            self.heard_at = looked_at
         if event is self._awaited:
             self._awaited = None
             self._is_due = not is_shown
