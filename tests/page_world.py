@@ -31,6 +31,7 @@ from axcollector.core.status import (
     RequestCount,
     StageStatus,
     Status,
+    TenantTraffic,
     WorkerStatus,
 )  # fmt: skip
 from axcollector.core.traffic import Traffic
@@ -144,9 +145,13 @@ class World:
     def traffic(self) -> Traffic:
         """Of these the first has sent most, and the last has a name that is no name."""
         now, count, traffic = time.time(), self.tenant_count, Traffic()
-        for n in range(count):
-            traffic.add(f"org-{n:05}", ("prod", "test")[n % 2], int((count - n) * (100 + now % 1000)), n * 977, now - n)
-        traffic.add(HOSTILE, "prod", 1, 400, now)
+        traffic.add_all(
+            TenantTraffic(
+                f"org-{n:05}", ("prod", "test")[n % 2], int((count - n) * (100 + now % 1000)), n * 977, now - n
+            )
+            for n in range(count)
+        )
+        traffic.add_all([TenantTraffic(HOSTILE, "prod", 1, 400, now)])
         return traffic
 
     def retry_failed(self, bucket: str | None = None) -> "defer.Deferred[int]":

@@ -4,6 +4,7 @@ import { byId, element, setAttribute, setText } from "./dom.js";
 import { bytes, clock, seconds, short } from "./format.js";
 
 const WINDOW_SECONDS = 1800;
+const SHORTEST_SECONDS = 120;
 // What marks on an axis of durations may be apart, in seconds: as clocks count from a minute on.
 const STEPS_OF_TIME = [
   ...[1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1].flatMap((size) => [size, 2 * size, 5 * size]), 10, 20, 30, 60, 120, 300, 600, 1200,
@@ -72,12 +73,12 @@ class Chart {
       padding: [8, 12, 0, 0],
       cursor: { y: false, drag: { x: false, y: false } },
       scales: {
-        x: { time: true, range: (_, low, high) => [high - WINDOW_SECONDS, high] },
+        x: { time: true, range: (_, low, high) => [startOf(low, high), high] },
         y: { range: (_, low, high) => [0, high > 0 ? high * 1.15 : 1] },
       },
       axes: [
-        { ...axis, size: 26, gap: 4, space: 70, values: (_, moments) => moments.map((moment) => clock(moment).slice(0, 5)) },
-        { ...axis, size: 66, space: 34, incrs: this.steps, values: (_, values) => values.map((value) => this.text(value)) },
+        { ...axis, size: 26, gap: 4, space: 70, values: (_, moments, at, space, step) => times(moments, step) },
+        { ...axis, size: 66, space: 34, incrs: this.steps, values: (_, values) => values.map(this.text) },
       ],
       series: [
         {},
@@ -129,6 +130,15 @@ class Chart {
   }
 }
 
+/** Where the axis begins: half an hour ago; with a collector that is younger, when that began. */
+function startOf(first, last) {
+  return Math.max(last - WINDOW_SECONDS, Math.min(first, last - SHORTEST_SECONDS));
+}
+
+function times(moments, step) {
+  return moments.map((moment) => clock(moment).slice(0, step < 60 ? 8 : 5));
+}
+
 /** The value at an index; where it may be an older one, the last that there was. */
 function newest(values, at, isExact) {
   if (isExact) return values[at];
@@ -155,7 +165,9 @@ export class Charts {
 
   /** Take an answer of `/history`; where samples are missing before it, what there was is too old. */
   take({ first, next, columns, rows }) {
-    if (this.columns === null || first !== this.next) this.columns = Object.fromEntries(columns.map((name) => [name, []]));
+    if (this.columns === null || first !== this.next) {
+      this.columns = Object.fromEntries(columns.map((name) => [name, []]));
+    }
     this.next = next;
     for (const sample of rows) columns.forEach((name, at) => this.columns[name].push(sample[at]));
     const surplus = this.columns.at.length - 900;

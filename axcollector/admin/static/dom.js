@@ -2,13 +2,10 @@
 
 export const byId = (id) => document.getElementById(id);
 
-/** A new element: its tag, its attributes (`class`, `aria-label`, …; `onclick` and the like are listeners), its content. */
+/** A new element: its tag, its attributes (`class`, `aria-label`, …), its content. */
 export function element(tag, attributes = {}, ...content) {
   const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else setAttribute(node, name, value);
-  }
+  for (const [name, value] of Object.entries(attributes)) setAttribute(node, name, value);
   node.append(...content);
   return node;
 }

@@ -12,7 +12,8 @@ function stages(status) {
 
 function lying(stage, noun, now) {
   const oldest = stage.oldest_at === null ? "" : `oldest: ${ago(stage.oldest_at, now)}`;
-  return { main: short(stage.buckets), unit: stage.buckets === 1 ? noun : `${noun}s`, lines: [bytes(stage.bytes), oldest] };
+  const unit = stage.buckets === 1 ? noun : `${noun}s`;
+  return { main: short(stage.buckets), unit, lines: [bytes(stage.bytes), oldest] };
 }
 
 function stationsOf(status, rates) {
@@ -65,13 +66,17 @@ function besideOf(status) {
   ];
 }
 
-function spoolOf({ spool_bytes: used, spool_quota_bytes: quota }) {
+function spoolOf({ spool_bytes: used, spool_quota_bytes: quota, disk_free_share: free = null }) {
   const share = quota ? used / quota : 0;
+  const isShort = !quota && free !== null && free < 0.2;
   return {
     name: "Disk", hint: "all stages together",
     main: bytes(used), unit: "",
-    lines: [quota ? `${Math.round(share * 100)} % of ${bytes(quota)}` : "no quota"],
-    mood: share > 0.9 ? "bad" : share > 0.7 ? "warn" : "",
+    lines: [
+      quota ? `${Math.round(share * 100)} % of ${bytes(quota)}` : "no quota",
+      free === null ? "" : `${Math.round(free * 100)} % of the disk is free`,
+    ],
+    mood: share > 0.9 || (isShort && free < 0.12) ? "bad" : share > 0.7 || isShort ? "warn" : "",
   };
 }
 
@@ -91,8 +96,8 @@ function update(node, station) {
   setText(node.parts.hint, station.hint);
   setText(node.parts.value, station.main);
   setText(node.parts.unit, station.unit && ` ${station.unit}`);
-  const lines = station.lines.filter(Boolean);
-  list(node.parts.lines, lines.map((line, at) => ({ line, at })), ({ at }) => at, () => element("div"), (each, { line }) => setText(each, line));
+  const lines = [...station.lines.filter(Boolean).entries()];
+  list(node.parts.lines, lines, ([at]) => at, () => element("div"), (each, [, line]) => setText(each, line));
   setAttribute(node, "data-mood", station.mood || null);
 }
 
@@ -115,7 +120,8 @@ export function showHead(status) {
   const state = byId("state");
   setText(state, unwell.length ? `Not ready: ${unwell.map(([name]) => name).join(", ")}` : "Ready");
   setAttribute(state, "data-mood", unwell.length ? "bad" : "good");
-  const facts = [`version ${status.version}`, status.instance_id.slice(0, 8), `up ${seconds(Math.floor(status.now - status.started_at))}`];
+  const age = seconds(Math.floor(status.now - status.started_at));
+  const facts = [`version ${status.version}`, status.instance_id.slice(0, 8), `up ${age}`];
   setText(byId("facts"), facts.filter(Boolean).join(" · "));
   document.title = unwell.length ? "✗ axcollector" : "axcollector";
 }

@@ -3,7 +3,11 @@
 import { byId, element, fill, list, row, setAttribute, setText, show } from "./dom.js";
 import { ago, clock, count, seconds, utc } from "./format.js";
 
-const SOURCES = { registry: "the registry on this machine", transicator: "the sync servers", none: "the embedding program" };
+const SOURCES = {
+  registry: "the registry on this machine",
+  transicator: "the sync servers",
+  none: "the embedding program",
+};
 const LEVELS = ["info", "warn", "error", "critical"];
 const KEPT_EVENTS = 200;
 
@@ -118,7 +122,8 @@ export class Configuration {
     const shown = this.settings.filter((setting) => !(this.onlyChanged.checked && setting.is_default));
     const make = () => row(["key", "setting", "note"]);
     list(byId("settings"), shown, (setting) => setting.key, make, (node, each) => {
-      fill(node, [each.key, each.value === "" ? "–" : [each.value, each.unit].filter(Boolean).join(" "), each.description]);
+      const value = each.value === "" ? "–" : [each.value, each.unit].filter(Boolean).join(" ");
+      fill(node, [each.key, value, each.description]);
       setAttribute(node, "data-changed", each.is_default ? null : "true");
     });
   }

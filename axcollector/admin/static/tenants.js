@@ -89,7 +89,9 @@ export class Tenants {
 
   tell(first, shown, last) {
     const of = this.found.length === this.tenants.length ? "" : ` found of ${count(this.tenants.length)}`;
-    const range = shown ? `${count(first + 1)}–${count(first + shown)} of ${count(this.found.length)}${of}` : "No tenant found";
+    const range = shown
+      ? `${count(first + 1)}–${count(first + shown)} of ${count(this.found.length)}${of}`
+      : "No tenant found";
     setText(byId("tenant-page"), this.tenants.length ? range : "No tenant has sent anything yet");
     for (const [id, isOff] of [["first", this.page === 0], ["before", this.page === 0], ["after", this.page >= last]]) {
       setAttribute(byId(`tenant-${id}`), "aria-disabled", isOff ? "true" : null);

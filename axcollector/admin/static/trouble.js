@@ -13,7 +13,8 @@ async function retry(document, button, what) {
   setText(byId("told"), `Retrying ${what} …`);
   try {
     const { retried } = await change("retry", document);
-    setText(byId("told"), `${count(retried)} ${retried === 1 ? "bucket goes" : "buckets go"} back to staging: ${what}.`);
+    const who = `${count(retried)} ${retried === 1 ? "bucket goes" : "buckets go"}`;
+    setText(byId("told"), `${who} back to staging: ${what}.`);
   } catch (problem) {
     setText(byId("told"), `${what} could not be retried: ${problem.message}`);
   } finally {
@@ -50,7 +51,9 @@ function showPaused({ paused }, now) {
     () => element("li", { "data-mood": "warn" }, element("b"), element("span")),
     (node, { authority, reason, until }) => {
       setText(node.firstElementChild, authority);
-      const when = until > now ? `tried again in ${seconds(Math.ceil(until - now))}, at ${clock(until)}` : "being tried again";
+      const when = until > now
+        ? `tried again in ${seconds(Math.ceil(until - now))}, at ${clock(until)}`
+        : "being tried again";
       setText(node.lastElementChild, ` ${reason}; ${when}`);
     },
   );
