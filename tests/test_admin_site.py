@@ -120,7 +120,12 @@ def test_changes_for_other_pages(headers: tuple[tuple[str, str], ...], reason: s
 
 @pytest.mark.parametrize(
     "headers",
-    [(), (("Sec-Fetch-Site", "same-origin"), ("Origin", "http://LOCALHOST:9001")), (("Sec-Fetch-Site", "none"),)],
+    [
+        (),
+        (("Sec-Fetch-Site", "same-origin"), ("Origin", "http://LOCALHOST:9001")),
+        (("Sec-Fetch-Site", "none"),),
+        (("Content-Type", "application/x-www-form-urlencoded"),),  # curl -d
+    ],
 )
 def test_changes_for_the_page_itself(headers: tuple[tuple[str, str], ...]) -> None:
     """And for whoever is no browser."""
