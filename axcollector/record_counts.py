@@ -10,7 +10,7 @@ from typing import Final
 from axcollector.core import deflate
 from axcollector.disk import Disk
 
-_MOST_NOTED: Final = 100_000
+MOST_NOTED: Final = 100_000
 """Of so many files it is remembered, some 20 MB; the others are read."""
 _UNREADABLE: Final[tuple[type[Exception], ...]] = (OSError, *deflate.ERRORS)
 _SLICE_BYTES: Final = 1 << 14
@@ -30,7 +30,7 @@ class RecordCounts:
         """A file of this name, which no other has, holds so many records."""
         with self._lock:
             self._noted[name] = records
-            if len(self._noted) > _MOST_NOTED:
+            if len(self._noted) > MOST_NOTED:
                 del self._noted[next(iter(self._noted))]
 
     def take(self, name: str, path: str) -> int:

@@ -45,13 +45,18 @@ class Stages:
     def step(self) -> bool:
         """Look at some; whether that was all.
 
-        Raises:
-            OSError: A stage cannot be read; the next step begins with the one after it.
+        Of a stage that cannot be read, what was found before stays; `Room` tells of the trouble.
         """
         if not self._left:
             self._left = list(self._looks.values())
-        if self._left[-1].is_over_with_step():
-            look = self._left.pop()
+        look = self._left[-1]
+        try:
+            is_over = look.is_over_with_step()
+        except OSError:
+            self._left.pop()
+            return not self._left
+        if is_over:
+            self._left.pop()
             self.found = {**self.found, look.name: look.status()}
             if look.name == Stage.FAILED and look.has_changed:
                 self.failed = look.oldest(LISTED)

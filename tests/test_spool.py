@@ -17,7 +17,7 @@ from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch, Tenant
 from axcollector.disk import AppendFile, Disk
 from axcollector.journal import Durability, JournalPlan, JournalWriter, _gathered
-from axcollector.spool import Spool
+from axcollector.spool import DOUBT_SECONDS, STUCK_SECONDS, Spool
 from tests.conftest import LoggedFailures
 from tests.fakes import HeldThread, SameThread, result_of
 
@@ -339,3 +339,32 @@ def test_a_directory_moved_away_under_the_writer(tmp_path: Path) -> None:
         result_of(refused)
     f.store(b"2")
     assert f.kept() == {name(1): [("acme~prod", b"2\n")]}
+
+
+def test_what_is_wrong_with_commits(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """A failure counts for a while, so that somebody sends a batch again; a commit that lasts counts until it ends."""
+    f = Fixture(tmp_path)
+    assert f.spool.problem() is None
+    f.disk.faults = {"sync"}
+    with pytest.raises(SpoolFailed):
+        f.store(b"1")
+    assert f.spool.problem() == "The last commit failed"
+    f.clock.advance(DOUBT_SECONDS)
+    assert f.spool.problem() == "The last commit failed"
+    f.clock.advance(1)
+    assert f.spool.problem() is None
+    with pytest.raises(SpoolFailed):
+        f.store(b"2")
+    assert f.spool.problem() is not None
+    f.disk.faults.clear()
+    f.store(b"3")
+    assert f.spool.problem() is None
+    waiting = f.submit(b"4")
+    f.clock.advance(STUCK_SECONDS)
+    assert f.spool.problem() is None
+    f.clock.advance(2)
+    assert f.spool.problem() == "A commit has been under way for 12 s: the disk does not answer"
+    f.run()
+    result_of(waiting)
+    assert f.spool.problem() is None
+    assert len([event for event in log_events if event["log_level"].name == "error"]) == 1

@@ -7,12 +7,20 @@ from typing import Any
 import msgspec
 import pytest_twisted
 import treq
+from klein import Klein
 from twisted.internet import reactor
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.task import Clock
 from twisted.web.client import Agent
+from twisted.web.server import Site
 
-from axcollector.core.status import RequestCount, Status
+from axcollector.admin.status import TENANTS_A_TURN, add_status
+from axcollector.core.status import RequestCount, Status, TenantTraffic
+from axcollector.core.traffic import Traffic
+from axcollector.webapi import JSONResource
 from tests.promtool import PROMTOOL, check_metrics, families_in, faults_in
 from tests.running import Running, until
+from tests.wire import Connection, request
 
 
 async def ask(url: str) -> tuple[int, Any]:
@@ -75,3 +83,62 @@ async def test_the_status_of_a_collector_at_work(tmp_path: Path) -> None:
         assert (await ask(f"{service.admin}/tenants?limit=many"))[0] == 400
     finally:
         await service.stop()
+
+
+class Subject:
+    """Has tenants."""
+
+    def __init__(self, tenants: int) -> None:
+        self.traffic = Traffic()
+        for number in range(tenants):
+            self.traffic.add((f"org-{number}", "Prod"), number, 10 * number, 5.0)
+
+    def status(self) -> Status:
+        """Nobody asks."""
+        raise AssertionError
+
+
+class TurningClock(Clock):
+    """Counts what is put off to the next turn."""
+
+    turns = 0
+
+    def callLater(self, delay: float, *arguments: Any, **keywords: Any) -> IDelayedCall:
+        self.turns += not delay
+        return super().callLater(delay, *arguments, **keywords)
+
+
+def ask_for_tenants(subject: Subject, query: str = "") -> tuple[list[TenantTraffic], int]:
+    """What `/tenants` answers, and in how many turns of the reactor."""
+    clock = TurningClock()
+    api = Klein()
+    add_status(api, subject, clock)
+    connection = Connection(Site(JSONResource(api), reactor=clock))
+    connection.send(request("GET", f"/tenants{query}"))
+    clock.advance(0)
+    found = connection.answers()
+    connection.hang_up()
+    assert (found[0].status, found[0].headers["cache-control"]) == (200, "no-store")
+    return msgspec.json.decode(found[0].body, type=list[TenantTraffic]), clock.turns
+
+
+def test_ten_thousand_tenants_are_told_in_turns() -> None:
+    """All of them, those with the most records first, without keeping the reactor."""
+    tenants, turns = ask_for_tenants(Subject(10_000))
+    assert [each.records for each in tenants] == list(range(9999, -1, -1))
+    assert tenants[0] == TenantTraffic("org-9999", "Prod", 9999, 99990, 5.0)
+    assert turns >= 2 * (10_000 // TENANTS_A_TURN) - 1
+
+
+def test_some_tenants() -> None:
+    """The first so many, and those in whose names a text stands, in whatever case."""
+    subject = Subject(20)
+    assert [each.organization for each in ask_for_tenants(subject, "?limit=2")[0]] == ["org-19", "org-18"]
+    assert [each.organization for each in ask_for_tenants(subject, "?search=RG-1&limit=3")[0]] == [
+        "org-19",
+        "org-18",
+        "org-17",
+    ]
+    assert len(ask_for_tenants(subject, "?search=prod")[0]) == 20
+    assert ask_for_tenants(subject, "?limit=0") == ([], 0)
+    assert ask_for_tenants(Subject(0)) == ([], 0)

@@ -17,7 +17,9 @@ from axcollector.config import Config
 from axcollector.core import messages
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.messages import Finish, Leave, Orders, Ready, Said, Setup, Shown, Situation, Standing, frame
-from axcollector.core.model import Interval
+from axcollector.core.model import Batch, Interval, Tenant
+from axcollector.core.status import CatalogStatus, IngestStatus, TenantTraffic
+from axcollector.core.tally import Tally
 from axcollector.disk import Disk
 from axcollector.premises import Identity
 from axcollector.quarantine import Quarantine
@@ -35,6 +37,8 @@ LOCK_FILE = 77
 
 class FakeProcess:
     """A worker process that does what the test says; the parent's transport to it."""
+
+    pid = 4711
 
     def __init__(self, protocol: WorkerProcess, descriptors: Mapping[int, Any]) -> None:
         self.protocol = protocol
@@ -181,6 +185,36 @@ def test_readiness_is_that_of_any(tmp_path: Path) -> None:
     assert f.workers.problems() == {"catalog": "none yet", "spool": "full", "workers": None}
     f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}), Ready())
     assert f.workers.problems() == {"catalog": None, "spool": "full", "workers": None}
+    f.end()
+
+
+def ingest_of(records: int, waiting: int) -> IngestStatus:
+    """What a worker has counted."""
+    tally = Tally()
+    tally.committed([Batch(Tenant("1", "acme", "prod"), b"x", records)], 0.01, 1.0)
+    return tally.ingest(waiting)
+
+
+def test_sums_outlive_workers(tmp_path: Path) -> None:
+    """What one said last stays in the totals when it has ended, what waited in it does not; tenants are added up."""
+    f = Fixture(tmp_path)
+    f.reactor.run()
+    traffic = (TenantTraffic("acme", "prod", 5, 50, 7.0),)
+    failures = {"heartbeat": (2, "why")}
+    older, newer = (CatalogStatus(source="", version=str(at), changed_at=at) for at in (1.0, 2.0))
+    f.started[0].says(Standing({}, {}, 0, ingest_of(5, 1), newer, traffic, failures), Ready())
+    f.started[1].says(Standing({}, {}, 0, ingest_of(7, 2), older, traffic), Ready())
+    account = f.workers.account()
+    assert (account.ingest.accepted_records, account.ingest.pending_batches, account.ingest.commits) == (12, 3, 2)
+    assert account.catalog.version == "1.0"
+    assert [(worker.number, worker.ready) for worker in account.workers] == [(0, True), (1, True)]
+    f.started[0].ends(signal=9)
+    f.started[1].says(Standing({}, {}, 0, ingest_of(8, 0), older, traffic, failures))
+    account = f.workers.account()
+    assert (account.ingest.accepted_records, account.ingest.pending_batches, account.ingest.commits) == (13, 0, 2)
+    jobs = {job.name: (job.failures, job.reason) for job in account.jobs}
+    assert jobs == {"telling workers how things stand": (0, ""), "heartbeat": (4, "why")}
+    assert list(f.workers.traffic.pieces(9)) == [[TenantTraffic("acme", "prod", 15, 150, 7.0)]]
     f.end()
 
 
