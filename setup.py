@@ -16,7 +16,7 @@ setup(
     python_requires=">=3.11",
     # The plugin lies in Twisted's namespace: twisted/ and twisted/plugins/ have no __init__.py.
     packages=[*find_packages(include=["axcollector", "axcollector.*"]), "twisted.plugins"],
-    package_data={"axcollector": ["py.typed"]},
+    package_data={"axcollector": ["py.typed"], "axcollector.admin": ["static/*", "static/vendor/*"]},
     zip_safe=False,
     install_requires=[
         "Twisted[tls]>=24.7.0",
@@ -52,6 +52,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff>=0.9",
             "schemathesis>=4.1,<5",
+            "selenium>=4.25",
             "sphinx>=8.0",
             "types-PyYAML",
         ],

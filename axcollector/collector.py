@@ -136,6 +136,22 @@ class Collector(Service):
         """Everything that should be well, by name, also what readiness does not need."""
         return self._delivering.checks()
 
+    def retry_failed(self, bucket: str | None = None) -> "defer.Deferred[int]":
+        """Move a bucket of failed, or all of them, back to staging, and begin to deliver them.
+
+        Fires with how many were moved; 0 where there is no such bucket. Fails with `OSError` where that cannot be done,
+        with `Overloaded` where the collector does not run. Cancelling forgets the result; they are moved all the same.
+        """
+        return self._delivering.retry_failed(bucket)
+
+    def drain(self) -> None:
+        """Begin to deliver all that was taken so far, without waiting for the ends of intervals; the collector goes on.
+
+        Raises:
+            Overloaded: The collector does not run.
+        """
+        self._delivering.drain()
+
     def problems(self) -> Mapping[str, str | None]:
         """What keeps the collector from being ready, by check; None where all is well."""
         return self._delivering.problems()

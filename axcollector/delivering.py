@@ -20,15 +20,18 @@ from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from axcollector.apart import apart
 from axcollector.bearer import BearerToken
 from axcollector.bugs import report
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
+from axcollector.core.errors import Overloaded
 from axcollector.core.layout import Stage
 from axcollector.core.status import Check, Status
 from axcollector.core.traffic import Traffic
 from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
+from axcollector.draining import Draining
 from axcollector.gathering import Gathering, Stations
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
@@ -52,6 +55,7 @@ from axcollector.upstream import Upstream
 STOP_SECONDS = 8.0
 """What is not done so long after the stop began stays where it is, durable, for the next start."""
 ROOM_TICK_SECONDS = 2.0
+_NOT_RUNNING = "The collector does not run"
 _THREADS = ("splitter", "recovery", "staging", "store", "watch", "survey")
 """One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
 
@@ -103,6 +107,7 @@ class Delivering(Service):
             store_maker(reactor, self._threads["store"], disk, config) if store is None else lambda _: store
         )
         self.uploader: Uploader | None = None
+        self._draining: Draining | None = None
         self._gathering = Gathering(
             reactor,
             premises,
@@ -159,8 +164,9 @@ class Delivering(Service):
         splitters = [self._splitter(stage, records) for stage in (Stage.RECOVERED, Stage.TMP)]
         salvager = Salvager(self._disk, config.data_directory)
         recovery = Recovery(self._reactor, self._threads["recovery"], splitters[0], salvager)
-        grace_seconds = config.close_grace
-        closing = Closing(self._reactor, self._threads["splitter"], self._upstream, splitters[1], grace_seconds)
+        splits, grace_seconds = self._threads["splitter"], config.close_grace
+        closing = Closing(self._reactor, splits, self._upstream, splitters[1], grace_seconds)
+        self._draining = Draining(self._reactor, splits, self._upstream, splitters[1], self.uploader)
         look = store.problem if isinstance(store, DirectoryStore) else None
         stages = Stages(self._disk, config.data_directory)
         surveying = Surveying(self._reactor, self._threads["survey"], stages, look)
@@ -168,7 +174,28 @@ class Delivering(Service):
         self._gathering.stations = Stations(
             self.uploader, surveying, splitters, sources, (recovery, closing), room, now
         )
-        return [OnStop(store.close), self.uploader, self._upstream, *sources, recovery, room, surveying, closing]
+        closings = (closing, self._draining)
+        return [OnStop(store.close), self.uploader, self._upstream, *sources, recovery, room, surveying, *closings]
+
+    def retry_failed(self, bucket: str | None = None) -> "defer.Deferred[int]":
+        """Move a bucket of failed, or all of them, back to staging, and begin to deliver them.
+
+        Fires with how many were moved; 0 where there is no such bucket. Fails with `OSError` where that cannot be done,
+        with `Overloaded` where the collector does not run. Cancelling forgets the result; they are moved all the same.
+        """
+        if self.uploader is None or not self.running:
+            return defer.fail(Overloaded(_NOT_RUNNING))
+        return apart(self.uploader.retry_failed(bucket))
+
+    def drain(self) -> None:
+        """Begin to deliver all that was taken so far, without waiting for the ends of intervals.
+
+        Raises:
+            Overloaded: The collector does not run.
+        """
+        if self._draining is None or not self.running:
+            raise Overloaded(_NOT_RUNNING)
+        self._draining.drain()
 
     def _measure_room(self) -> "defer.Deferred[None]":
         measured = self._threads["staging"].run(self._room.measure)

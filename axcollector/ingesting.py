@@ -127,6 +127,10 @@ class Ingesting(Upstream):
         """Finish the open journal if its interval is over. Fires when that is done."""
         return defer.succeed(None) if self._spool is None else self._spool.finish_due()
 
+    def finish_open(self) -> "defer.Deferred[None]":
+        """As `Upstream.finish_open`. Fires when it is done."""
+        return defer.succeed(None) if self._spool is None else self._spool.finish_open()
+
     def is_abandoned(self, journal: JournalName) -> bool:
         """As `closing.Journals.is_abandoned`."""
         return self._spool is not None and self._spool.is_abandoned(journal)

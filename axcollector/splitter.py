@@ -28,6 +28,7 @@ from axcollector.aside import put_aside
 from axcollector.buckets import merge_buckets
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import (
+    JOURNAL_SUFFIX,
     QUARANTINE,
     JournalName,
     Stage,
@@ -93,6 +94,10 @@ class Splitter:
         self._reported: set[str] = set()
         self._records = records or RecordCounts(disk)
         self.salvaged = 0
+
+    def journals(self) -> set[str]:
+        """The names of the journals that lie there, also of those that are still written; may raise `OSError`."""
+        return {name for name in self._disk.unsorted_names(self._directory) if name.endswith(JOURNAL_SUFFIX)}
 
     def work(
         self,

@@ -182,6 +182,10 @@ class Spool:
             return defer.succeed(None)
         return self._worker.run(self._writer.finish_over, self._clock.seconds())
 
+    def finish_open(self) -> "defer.Deferred[None]":
+        """Finish the open journal, whatever its interval; the next batch opens another. Fires when that is done."""
+        return self._worker.run(self._writer.finish)
+
     def is_abandoned(self, journal: JournalName) -> bool:  # noqa: ARG002 - the interface of whoever writes journals
         """Whether whoever wrote a journal is gone: nobody, while this is here."""
         return False

@@ -10,8 +10,7 @@ of any length goes at the store's speed. What becomes of a file:
 * vanished meanwhile: nothing.
 
 Everything that touches the disk runs in a `Worker`, which does one thing after the other: what a listing says cannot be
-overtaken by a deletion or a move that was asked for after it. Long work is done a slice at a time (`StagedBacklog`), so
-that neither deletions nor the reactor wait for it.
+overtaken by a deletion or a move that was asked for after it. Long work is done a slice at a time (`StagedBacklog`).
 """
 
 from collections.abc import Callable, Coroutine
@@ -189,6 +188,12 @@ class Uploader(Service):
         """Give some of failed another chance."""
         if await self._supply.bring_back():
             self._fill()
+
+    async def retry_failed(self, bucket: str | None = None) -> int:
+        """Give a bucket of failed, or all, another chance at once; how many came back. As `Supply.retry`."""
+        count = await self._supply.retry(bucket)
+        self._fill()
+        return count
 
     def _may_go(self, tenant: str) -> bool:
         return self._pauses.let_through(self._store.authorities(tenant), self._clock.seconds())

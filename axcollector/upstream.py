@@ -62,6 +62,10 @@ class Upstream(Service, ABC):
         """As `closing.Journals.finish_due`."""
 
     @abstractmethod
+    def finish_open(self) -> "defer.Deferred[None]":
+        """Have every open journal finished, whatever its interval. Fires when that is asked for, not always done."""
+
+    @abstractmethod
     def is_abandoned(self, journal: JournalName) -> bool:
         """As `closing.Journals.is_abandoned`."""
 

@@ -29,6 +29,7 @@ from axcollector.core.errors import ConfigError
 from axcollector.core.layout import Stage
 from axcollector.core.messages import (
     Changes,
+    Finish,
     Leave,
     Order,
     Ready,
@@ -132,6 +133,9 @@ class Work:
             self._show(order)
         elif isinstance(order, Changes):
             self._amend(order)
+        elif isinstance(order, Finish) and self._ingesting is not None:
+            finished = self._ingesting.finish_open()
+            finished.addErrback(lambda failure: bugs.report(self._log, "a journal could not be finished", failure))
         elif isinstance(order, Leave):
             self.leave(gently=order.gently)
 

@@ -6,6 +6,7 @@ from axcollector.core.messages import (
     MAX_MESSAGE_BYTES,
     Changes,
     Door,
+    Finish,
     Leave,
     Orders,
     Ready,
@@ -36,6 +37,7 @@ ORDERS = [
         3, "v2", [RowChange(1, "kms.app", {"id": "ü", "name": None}, None), RowChange(3, "t", None, {})], more=True
     ),
     Changes(3, "v2", []),
+    Finish(),
     Leave(gently=True),
 ]
 REPORTS = [

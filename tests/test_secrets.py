@@ -159,7 +159,7 @@ def clients_requests(scope: str) -> list[bytes]:
 async def seen_of(service: Watched, port: int) -> dict[str, bytes]:
     """What the admin port, to whoever has its token or another, and the process table show."""
     shown = service.process()
-    for path in ("healthz", "readyz", "nothing"):
+    for path in ("healthz", "readyz", "nothing", "status", "tenants", "configuration", "events", "quarantine"):
         for token in (SECRETS["admin token"], SECRETS["client token"]):
             headers = {"Authorization": f"Bearer {token}"}
             response = await treq.get(f"http://127.0.0.1:{port}/{path}", headers=headers, persistent=False)

@@ -52,4 +52,5 @@ def test_installed(tmp_path: Path, checkout: Path, how: str) -> None:
     code = "import axcollector.api, importlib.util; print(importlib.util.find_spec('tests'))"
     assert run(environment / "bin" / "python", "-c", code, cwd=tmp_path) == "None\n"
     files = run(environment / "bin" / "pip", "show", "-f", "axcollector", cwd=tmp_path)
-    assert how == "editable" or "axcollector/py.typed" in files
+    parts = ("py.typed", "admin/static/main.js", "admin/static/vendor/uPlot.LICENSE")
+    assert how == "editable" or all(f"axcollector/{part}" in files for part in parts)

@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from axcollector.config import Config
 from axcollector.core import messages
 from axcollector.core.layout import JournalName, Stage
-from axcollector.core.messages import Leave, Orders, Ready, Said, Setup, Shown, Situation, Standing, frame
+from axcollector.core.messages import Finish, Leave, Orders, Ready, Said, Setup, Shown, Situation, Standing, frame
 from axcollector.core.model import Batch, Interval, Tenant
 from axcollector.core.status import CatalogStatus, IngestStatus, TenantTraffic
 from axcollector.core.tally import Tally
@@ -141,6 +141,14 @@ class Fixture:
         result_of(closed)
         result_of(self.workers.stopService())
         assert self.reactor.getDelayedCalls() == []
+
+
+def test_open_journals_are_finished(tmp_path: Path) -> None:
+    """When that is asked for: each worker is told, also one that is leaving; it has its own way to say when it has."""
+    f = Fixture(tmp_path).begin()
+    result_of(f.workers.finish_open())
+    assert [process.orders[-1] for process in f.started] == [Finish()] * 2
+    f.end()
 
 
 def journal(worker: int) -> JournalName:

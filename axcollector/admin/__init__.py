@@ -1,1 +1,1 @@
-"""What operators ask: health."""
+"""What operators ask: health, metrics, status and the page that shows it; and what they can have done."""

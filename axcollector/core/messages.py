@@ -3,7 +3,7 @@
 A message is a length, four bytes, and as many bytes of MessagePack. Both sides are of one version, since the parent
 starts its workers itself; nothing here is kept on disk.
 
-    parent ─► worker    Setup, first of all; then Situation, Snapshot, Changes, Leave as there is reason to
+    parent ─► worker    Setup, first of all; then Situation, Snapshot, Changes, Finish, Leave as there is reason to
     worker ─► parent    Ready, when it takes records; Standing, now and then; Shown, to each event; Said, for the log
 """
 
@@ -96,6 +96,10 @@ class Changes(msgspec.Struct, frozen=True, tag=True):
     more: bool = False
 
 
+class Finish(msgspec.Struct, frozen=True, tag=True):
+    """Finish the open journal now, and go on in another."""
+
+
 class Leave(msgspec.Struct, frozen=True, tag=True):
     """Take no new connections, commit and answer what there is, and exit; `gently`: give clients time to notice."""
 
@@ -155,7 +159,7 @@ class Standing(msgspec.Struct, frozen=True, tag=True):
     failures: Mapping[str, tuple[int, str]] = {}
 
 
-Order = Setup | Situation | Snapshot | Changes | Leave
+Order = Setup | Situation | Snapshot | Changes | Finish | Leave
 """What a parent says."""
 Report = Ready | Shown | Said | Standing
 """What a worker says."""

@@ -219,7 +219,7 @@ class Workers(Upstream):
         if old is None:  # the one that follows will do as it is to
             return True
         new = self._start(slot)
-        if new is None or not await self._is_up(new):
+        if new is None or not await new.comes_up(self._reactor, START_SECONDS):
             if self.running:
                 self._log.error("no new worker takes records, so worker {worker} stays", worker=old.number)
             return False
@@ -233,17 +233,6 @@ class Workers(Upstream):
         else:  # and was followed
             new.leave(gently=True)
         return True
-
-    async def _is_up(self, process: WorkerProcess) -> bool:
-        """Whether a new worker takes records; one that does not in time is ended."""
-        up = process.ready_or_ended()
-        late = self._reactor.callLater(START_SECONDS, process.kill)
-        try:
-            await up
-        finally:
-            if late.active():
-                late.cancel()
-        return process.is_ready
 
     async def _has_gone(self, process: WorkerProcess, seconds: float) -> None:
         """Wait until a worker that was told to leave has ended; end it where it takes longer."""
@@ -260,6 +249,12 @@ class Workers(Upstream):
 
     def finish_due(self) -> "defer.Deferred[None]":
         """Workers do that themselves."""
+        return defer.succeed(None)
+
+    def finish_open(self) -> "defer.Deferred[None]":
+        """Tell all workers to. Fires when they are told."""
+        for each in self._processes:
+            each.finish()
         return defer.succeed(None)
 
     def is_abandoned(self, journal: JournalName) -> bool:

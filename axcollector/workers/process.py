@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from twisted.internet import defer
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -94,6 +95,10 @@ class WorkerProcess(ProcessProtocol):
                 self._say(order)
         return shown
 
+    def finish(self) -> None:
+        """Tell it to finish its open journal."""
+        self._say(messages.Finish())
+
     def leave(self, *, gently: bool) -> None:
         """Tell it to take no more, to commit and answer what it has, and to end."""
         self.is_leaving = True
@@ -112,6 +117,17 @@ class WorkerProcess(ProcessProtocol):
     def ready_or_ended(self) -> "defer.Deferred[None]":
         """Fires when it takes records, or has ended."""
         return _wait(self._not_ready, over=self.has_ended or self.was_ready)
+
+    async def comes_up(self, clock: IReactorTime, seconds: float) -> bool:
+        """Whether it takes records; it is ended if it does not in time."""
+        up = self.ready_or_ended()
+        late = clock.callLater(seconds, self.kill)
+        try:
+            await up
+        finally:
+            if late.active():
+                late.cancel()
+        return self.is_ready
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803 - Twisted's interface
         """It has reported something, or something in it has printed."""
