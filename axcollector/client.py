@@ -216,7 +216,7 @@ class Client(Service):
 
     async def _wait(self, exc: RateLimited, deadline: float) -> None:
         """Wait for as long as a collector wants a scope to, if that is not too long."""
-        if self._reactor.seconds() + exc.retry_after > deadline or not self.running:
+        if self._reactor.seconds() + exc.retry_after > deadline:
             raise exc
         rest = Rest(self._reactor)
         self._rests[rest] = None
@@ -224,6 +224,8 @@ class Client(Service):
             await rest.take(exc.retry_after)
         finally:
             del self._rests[rest]
+        if not self.running:
+            raise exc
 
     async def _ask(self, url: str, request: Request, ticket: object) -> int:
         assert self._transfer is not None
