@@ -20,9 +20,9 @@ the only transition. To know the package, read it in this order:
    `llhttp_parts`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`, `core/rates`,
    `access`: what is asked of requests; `running`, `door`, `openapi`, `webapi`, `admin/`, `regular`, `tls_files`,
    `tls`, `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
-9. `launch`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `doors`, `assembly`, `tap`, `cli/`: how it is
-   launched, and what SIGHUP does; `core/messages`, `locks`, `worker_pipe`, `worker`, and of `workers/` `places`,
-   `feed`, `process`, `crew`: the same in several processes.
+9. `launch`, `log_json`, `log_format`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `doors`, `assembly`,
+   `tap`, `cli/`: how it is launched, what it logs, and what SIGHUP does; `core/messages`, `locks`, `worker_pipe`,
+   `worker`, and of `workers/` `places`, `feed`, `process`, `crew`: the same in several processes.
 10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
 
 This module imports nothing; the public names are in `axcollector.api`.

@@ -36,7 +36,7 @@ class Collector(Service):
         config: Its configuration.
     """
 
-    def __init__(self, reactor: Any, config: Config, store: Store | None = None) -> None:  # noqa: ANN401
+    def __init__(self, reactor: Any, config: Config, store: Store | None = None) -> None:  # noqa: ANN401 - any reactor
         """Touch nothing yet.
 
         Args:

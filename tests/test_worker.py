@@ -269,7 +269,7 @@ async def test_the_pipes() -> None:
     pipe.dataReceived(data[7:])
     pipe.report(Ready())
     log = Logger(namespace="axcollector.x", observer=pipe)
-    log.error("no {what}", what="room")
+    log.error("no {what}", what="room", bytes=2**80, times=3)
     try:
         raise ValueError("why")
     except ValueError:
@@ -284,9 +284,12 @@ async def test_the_pipes() -> None:
         ("info", ""),
     ]
     texts = [each.text for each in said if isinstance(each, Said)]
-    assert texts[0] == "no room"
-    assert texts[1].startswith("a bug\nTraceback ")
-    assert texts[1].rstrip().endswith("ValueError: why")
-    assert texts[2] == "old style"
+    assert texts == ["no room", "a bug", "old style"]
+    first, second, third = (each for each in said if isinstance(each, Said))
+    assert (first.event, first.fields) == ("no {what}", {"what": "room", "bytes": str(2**80), "times": 3})
+    assert (first.traceback, third.traceback) == (None, None)
+    assert second.traceback is not None
+    assert second.traceback.startswith("Traceback ")
+    assert second.traceback.rstrip().endswith("ValueError: why")
     pipe.connectionLost()
     assert told.heard == [Leave(gently=True), Situation(None, 3), "leave, gently: False"]

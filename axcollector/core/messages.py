@@ -113,11 +113,23 @@ class Shown(msgspec.Struct, frozen=True, tag=True):
 
 
 class Said(msgspec.Struct, frozen=True, tag=True):
-    """A line for the log."""
+    """A line for the log.
+
+    Attributes:
+        level: The name of its level.
+        namespace: Whose it is.
+        text: What it says.
+        event: Its format, the same for all of a kind.
+        fields: What the event holds, of such values as JSON has.
+        traceback: Where it is about a failure.
+    """
 
     level: str
     namespace: str
     text: str
+    event: str = ""
+    fields: Mapping[str, Any] = {}
+    traceback: str | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, tag=True):

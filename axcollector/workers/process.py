@@ -126,9 +126,7 @@ class WorkerProcess(ProcessProtocol):
 
     def _take(self, report: messages.Report) -> None:
         if isinstance(report, Said):
-            level = LogLevel.lookupByName(report.level)
-            log = Logger(report.namespace)
-            log.emit(level, "worker {worker}: {text}", worker=self.number, text=report.text)
+            self._pass_on(report)
         elif isinstance(report, Standing):
             self.standing = report
         elif isinstance(report, Shown):
@@ -139,6 +137,16 @@ class WorkerProcess(ProcessProtocol):
             self._told(self)
             _wake(self._not_ready)
 
+    def _pass_on(self, said: Said) -> None:
+        """Log what it has said, under the name of what said it, with all its fields."""
+        log = Logger(said.namespace)
+        fields = {**said.fields, "worker": self.number, "said": said.text, "event": said.event}
+        level = LogLevel.lookupByName(said.level)
+        if said.traceback is None:
+            log.emit(level, "worker {worker}: {said}", **fields)
+        else:
+            log.emit(level, "worker {worker}: {said}\n{traceback}", traceback=said.traceback, **fields)
+
     def _take_printed(self, descriptor: int, data: bytes) -> None:
         *lines, rest = (self._printed[descriptor] + data).split(b"\n")
         if len(rest) > _LONGEST_LINE_BYTES:
@@ -146,7 +154,7 @@ class WorkerProcess(ProcessProtocol):
         self._printed[descriptor] = rest
         for line in filter(None, lines):
             text = line.decode(errors="replace")
-            self._log.warn("worker {worker} printed: {text}", worker=self.number, text=text)
+            self._log.warn("worker {worker} printed: {printed}", worker=self.number, printed=text)
 
     def processEnded(self, reason: Failure) -> None:
         """It has ended, and its pipes are read to their ends."""
