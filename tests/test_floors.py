@@ -47,6 +47,8 @@ FLOORS: Final = {
         "backlog",
         "failed",
         "stores",
+        "record_counts",
+        "stages",
     },
     3: {
         "token_watch",
@@ -61,6 +63,7 @@ FLOORS: Final = {
         "intake",
         "uploader",
         "outcomes",
+        "surveying",
         "supply",
         "sync",
     },
@@ -77,6 +80,7 @@ FLOORS: Final = {
         "destination",
         "plans",
         "upstream",
+        "gathering",
         "ingesting",
         "delivering",
         "collector",
@@ -135,6 +139,7 @@ MAY_IMPORT: Final = {
     "treq": {"stores", "client"},
     "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client", "client"},
     "botocore": {"stores"},
+    "prometheus_client": {"admin"},
     "axcollector.config": {
         "api",
         "config_file",

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from axcollector.core import messages
 from axcollector.core.errors import NotReady
 from axcollector.core.messages import Ready, Reports, Said, Shown, Standing
+from axcollector.core.traffic import Traffic
 
 ORDERS: Final = 0
 REPORTS: Final = 3
@@ -43,13 +44,15 @@ class WorkerProcess(ProcessProtocol):
     _log = Logger()
     transport: Any
 
-    def __init__(self, setup: messages.Setup, told: "Callable[[WorkerProcess], object]") -> None:
+    def __init__(self, setup: messages.Setup, told: "Callable[[WorkerProcess], object]", traffic: Traffic) -> None:
         """Start nothing.
 
         Args:
             setup: What it is told first.
             told: Called when it is ready, and when it has ended.
+            traffic: Where what it says of tenants is added.
         """
+        self._traffic = traffic
         self._setup = setup
         self._told = told
         self._reports = Reports()
@@ -129,6 +132,7 @@ class WorkerProcess(ProcessProtocol):
             self._pass_on(report)
         elif isinstance(report, Standing):
             self.standing = report
+            self._traffic.add_all(report.traffic)
         elif isinstance(report, Shown):
             if waiting := self._events.pop(report.number, None):
                 waiting.callback(report.is_shown)
@@ -183,11 +187,6 @@ class WorkerProcess(ProcessProtocol):
     def set_aside_bytes(self) -> int:
         """What it holds of records that are on their way to quarantine."""
         return self.standing.set_aside_bytes if self.standing is not None else 0
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """What it has done, and has to do, by name."""
-        return self.standing.counters if self.standing is not None else {}
 
 
 def problems_of(processes: Sequence[WorkerProcess]) -> Mapping[str, str | None]:
