@@ -18,16 +18,15 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 
 from axcollector import __version__
-from axcollector.client_requests import Request, checked_url, path_of, trusting
+from axcollector.client_requests import Direct, Request, checked_url, path_of, trusting
 from axcollector.client_spool import ClientSpool
 from axcollector.core import remote
 from axcollector.core.bounds import Spooled
@@ -63,7 +62,7 @@ class Client(Service):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Any,  # noqa: ANN401 - time, threads, TCP and TLS, as every reactor has them
         urls: str | Sequence[str],
         *,
         token: str | Callable[[], str | None] | None = None,
@@ -113,14 +112,16 @@ class Client(Service):
         self._policy = policy
         self._gzip = gzip
         self._fleet = Fleet(reactor, self._urls, BACKOFF, chance)
-        self._thread = WorkThread(reactor, "client")  # type: ignore[arg-type]  # reactors have threads
+        self._thread = WorkThread(reactor, "client")
         self._transfer: Transfer | None = None
         self._under_way: set[defer.Deferred[int]] = set()
         self._rests: dict[Rest, None] = {}
         self._idle: defer.Deferred[None] | None = None
         self._spool: ClientSpool | None = None
         if spool_directory is not None:
-            self._spool = ClientSpool(reactor, os.path.abspath(spool_directory), spool_bytes, _Now(self), chance)
+            self._spool = ClientSpool(
+                reactor, os.path.abspath(spool_directory), spool_bytes, Direct(self._send), chance
+            )
 
     def startService(self) -> None:
         """Read the file of authorities, if there is one; connect to nobody yet.
@@ -171,9 +172,9 @@ class Client(Service):
         texts = [text_of(record) for record in records]
         if self._spool is not None and texts:
             return await self._spool.submit(scope, texts)
-        return await self.send(scope, texts, self._retry_seconds)
+        return await self._send(scope, texts, self._retry_seconds)
 
-    async def send(self, scope: str, texts: Sequence[bytes], patience_seconds: float) -> int:
+    async def _send(self, scope: str, texts: Sequence[bytes], patience_seconds: float) -> int:
         """As `submit`, for so long, and whatever lies in the spool."""
         return await self._ask_all(await self._request(scope, texts), patience_seconds)
 
@@ -288,15 +289,3 @@ class Client(Service):
     def _break_off(self) -> None:
         for submitting in list(self._under_way):
             submitting.cancel()
-
-
-class _Now:
-    """A client's collectors as a target that tries each of them once."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def submit(self, scope: str, records: Sequence[Record]) -> "defer.Deferred[int]":
-        """As `Client.submit`, past the spool."""
-        texts = [text_of(record) for record in records]
-        return defer.Deferred.fromCoroutine(self._client.send(scope, texts, 0.0))
