@@ -26,12 +26,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 
 from axcollector import __version__
-from axcollector.client_requests import Direct, Request, checked_url, path_of, trusting
+from axcollector.client_requests import Direct, Request, checked_urls, path_of, trusting
 from axcollector.client_spool import ClientSpool
 from axcollector.core import remote
 from axcollector.core.bounds import Spooled
 from axcollector.core.errors import (
-    ConfigError,
     NotReady,
     Paused,
     RateLimited,
@@ -98,10 +97,7 @@ class Client(Service):
         Raises:
             ConfigError: A URL cannot be used, or there is none.
         """
-        given = [urls] if isinstance(urls, str) else urls
-        self._urls = tuple(dict.fromkeys(checked_url(url) for url in given))
-        if not self._urls:
-            raise ConfigError("urls: allowed is at least one URL such as https://collector.example.com:9443")
+        self._urls = checked_urls([urls] if isinstance(urls, str) else urls)
         self._reactor = reactor
         self._token = token
         self._base_path = "/" + base_path.strip("/") if base_path.strip("/") else ""
@@ -119,9 +115,8 @@ class Client(Service):
         self._idle: defer.Deferred[None] | None = None
         self._spool: ClientSpool | None = None
         if spool_directory is not None:
-            self._spool = ClientSpool(
-                reactor, os.path.abspath(spool_directory), spool_bytes, Direct(self._send), chance
-            )
+            directory = os.path.abspath(spool_directory)
+            self._spool = ClientSpool(reactor, directory, spool_bytes, Direct(self._send), chance)
 
     def startService(self) -> None:
         """Read the file of authorities, if there is one; connect to nobody yet.

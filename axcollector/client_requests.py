@@ -56,7 +56,18 @@ def path_of(base_path: str, scope: str) -> str:
     return f"{base_path}/{quoted}"
 
 
-def checked_url(url: str) -> str:
+def checked_urls(urls: Sequence[str]) -> Sequence[str]:
+    """The collectors' URLs, each once, without slashes at their ends.
+
+    Raises:
+        ConfigError: One cannot be used, or there is none.
+    """
+    if not urls:
+        raise ConfigError("urls: allowed is at least one URL such as https://collector.example.com:9443")
+    return tuple(dict.fromkeys(map(_checked_url, urls)))
+
+
+def _checked_url(url: str) -> str:
     """A collector's URL, without a slash at its end.
 
     Raises:
