@@ -457,3 +457,28 @@ async def test_it_is_as_a_collector_in_this_process(tmp_path: Path) -> None:
         assert outcomes[0] == outcomes[1]
         assert outcomes[0][:2] == [2, 6000]
         await until(lambda: running.stored() == 2 * 6002)
+
+
+@pytest_twisted.ensureDeferred
+async def test_with_a_spool(tmp_path: Path) -> None:
+    """What no collector takes is durable here, and is sent when one takes it; what is final is raised all the same."""
+    async with Stand(1, spool_directory=str(tmp_path), retry_seconds=0) as stand:
+        (server,) = stand.servers
+        assert stand.client.spooled is not None
+        server.answers = [refusal(503, "OVERLOADED", Retry_After=30)]
+        assert await stand.client.submit("a", [{"n": 1}, {"n": 2}]) == 2
+        assert (stand.client.spooled.bytes > 0, stand.client.spooled.accepted) == (True, 0)
+        assert await stand.client.submit("a", [{"n": 3}]) == 1
+
+        def is_sent() -> bool:
+            spool = stand.client._spool
+            if spool._persistent._rests:  # and not while somebody is asked, who would take too long then
+                stand.clock.advance(1)
+            return not spool.holds
+
+        await until(is_sent)
+        assert stand.client.spooled.accepted == 3
+        server.answers = [refusal(400, "BAD_DATA")]
+        assert isinstance(await stand.fails(stand.client.submit("a", [GOOD])), Rejected)
+        sent = [json.loads(body)["records"] for _, _, body in server.requests[1:-1]]
+        assert [record["n"] for records in sent for record in records] == [1, 2, 3]
