@@ -107,6 +107,12 @@ FLOORS: Final = {
         "admin",
         "signer",
         "client",
+        "client_journals",
+        "client_requests",
+        "client_spool",
+        "fleet",
+        "persistent",
+        "complaints",
         "buffer",
         "listening",
         "tls",
@@ -133,7 +139,7 @@ FLOORS: Final = {
 MAY_IMPORT: Final = {
     "klein": {"webapi", "admin", "signer"},
     "treq": {"stores", "client"},
-    "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
+    "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client", "client"},
     "botocore": {"stores"},
     "prometheus_client": {"admin"},
     "axcollector.config": {
