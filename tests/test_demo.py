@@ -24,12 +24,13 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from axcollector.cli import main
-from axcollector.cli.demo import INTERRUPTED, DemoOptions, Errand, fresh_directory
+from axcollector.cli.demo import DemoOptions, fresh_directory
 from axcollector.cli.demo_records import TENANTS, Client, Posting, call, posting, postings
 from axcollector.cli.demo_run import Demo, Plan, register, write_settings
 from axcollector.cli.demo_sender import Sender
 from axcollector.cli.demo_service import DemoFailed, ServiceProcess
 from axcollector.cli.demo_store import Ledger
+from axcollector.cli.errand import INTERRUPTED, Errand
 from axcollector.cli.progress import Progress
 from axcollector.config_file import load_config
 from axcollector.core.errors import RegistryError
