@@ -17,15 +17,18 @@ from twisted.internet import defer, reactor
 from axcollector import stopped
 from axcollector.cli import main
 from axcollector.cli.admin_client import AdminClient
+from axcollector.cli.drain import DrainOptions
 from axcollector.cli.drain_live import LiveDrain
+from axcollector.cli.interrupts import Interrupted
 from axcollector.cli.progress import Progress
 from axcollector.config import Config
-from axcollector.core.errors import DirectoryInUse, UnsafeDirectory, UploadFailed
+from axcollector.core.errors import CommandFailed, DirectoryInUse, UnsafeDirectory, UploadFailed
 from axcollector.core.layout import Stage
 from axcollector.core.status import DeliveryStatus, FailedBucket, Histogram, Paused, StageStatus, Status
 from axcollector.disk import Disk
 from axcollector.emptying import Emptying, Moment, Outcome
 from axcollector.locks import Lock
+from tests.errands import own_reactor
 from tests.fake_stores import MemoryStore
 from tests.running import delivered_below
 from tests.test_cli_stages import BUCKET, LINES, NAME, OTHER, REFERENCE, START, framed, make
@@ -275,14 +278,29 @@ def test_drain_of_a_stopped_collector(data: Path) -> None:
     assert f"delivered   {bytes_delivered:,} of {bytes_delivered:,} bytes" in done.stderr
     assert "Invalid records are in quarantine, and are not delivered: see `axcollector quarantine`.\n" in done.stderr
     assert sum(map(len, delivered_below(data.parent / "store").values())) == 8  # one has a carriage return in it
+
+
+def test_drain_that_cannot(data: Path, capsys: Capture) -> None:
+    """What is refused is told while it happens; what is left, and where, at the end; Ctrl-C is 130."""
     fill(data)
+    (data / "tmp" / OTHER.journal).write_bytes(b"no frame")
     (data.parent / "nowhere").write_text("")
     Path("c.yaml").write_text(f"store: file:{data.parent}/nowhere/store\nmax_upload_attempts: 1\n")
-    done = drain("--config", "c.yaml", "--patience", "1")
-    assert done.returncode == 1
-    assert done.stdout == "delivered 0 files, 0 bytes\n"
-    assert "axcollector: not all is delivered: 4 in staging; " in done.stderr
-    assert "; what is left stays where it is, and is delivered by the next drain" in done.stderr
+    options = DrainOptions()
+    options.parseOptions(["--config", "c.yaml"])
+    with (
+        own_reactor() as own,
+        pytest.raises(CommandFailed, match="not all is delivered: 1 in unreadable, 4 in failed; look at"),
+    ):
+        options.drain(own)
+    out, err = capsys.readouterr()
+    assert out == "delivered 0 files, 0 bytes\n"
+    assert "was not delivered: " in err
+    assert err.count("moved to failed after 1 attempts") == 4
+    with own_reactor() as own:
+        own.callLater(0, own.stop)
+        with pytest.raises(Interrupted):
+            options.drain(own)
 
 
 class Clock:

@@ -80,6 +80,10 @@ class Admin:
     url: str = ""
 
 
+class _Server(HTTPServer):
+    request_queue_size = 64  # or clients that come together are kept waiting for seconds
+
+
 class _UnixServer(socketserver.UnixStreamServer):
     def get_request(self) -> Any:
         request, _ = super().get_request()
@@ -107,7 +111,7 @@ def serving(say: Callable[[str, str], tuple[int, Any]], path: str | None = None)
         def log_message(self, *_: object) -> None:
             pass
 
-    server: Any = HTTPServer(("127.0.0.1", 0), Handler) if path is None else _UnixServer(path, Handler)
+    server: Any = _Server(("127.0.0.1", 0), Handler) if path is None else _UnixServer(path, Handler)
     admin.url = f"http://127.0.0.1:{server.server_port}" if path is None else f"unix:{path}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -87,6 +87,7 @@ FLOORS: Final = {
         "workers",
     },
     5: {
+        "sending",
         "answers",
         "doors",
         "openapi",

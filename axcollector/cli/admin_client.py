@@ -28,10 +28,6 @@ _UNIX: Final = "unix:"
 _HOW: Final = "is it running, and is this its admin_listen? Say with --url where it listens, or name its --config"
 
 
-class Unreachable(CommandFailed):
-    """Nobody answers at the admin port."""
-
-
 class NotThere(CommandFailed):
     """The collector has no such thing, or is of a version that has no such page."""
 
@@ -121,7 +117,9 @@ class AdminClient:
                 response = connection.getresponse()
                 content = response.read(_MAX_ANSWER_BYTES)
             except (OSError, http.client.HTTPException) as exc:
-                raise Unreachable(f"no collector answers at {self.url} ({exc or type(exc).__name__}): {_HOW}") from exc
+                raise CommandFailed(
+                    f"no collector answers at {self.url} ({exc or type(exc).__name__}): {_HOW}"
+                ) from exc
         if response.status not in {_OK, _ACCEPTED}:
             raise self._refused(response.status, path, content)
         try:

@@ -57,9 +57,15 @@ class DrainOptions(AdminOptions, DataOptions):
 
     def run(self) -> None:
         """Drain it."""
+        from twisted.internet import reactor  # noqa: PLC0415 - help and completion need none
+
+        self.drain(reactor)
+
+    def drain(self, reactor: Any) -> None:  # noqa: ANN401 - any reactor that does not run yet
+        """Drain it, in this reactor where no collector runs."""
         settings = self.settings()
         try:
-            drained = self._live(settings) if self["url"] else self._stopped(settings)
+            drained = self._live(settings) if self["url"] else self._stopped(reactor, settings)
         except DirectoryInUse:
             drained = self._live(settings)
         self._tell(drained)
@@ -69,10 +75,8 @@ class DrainOptions(AdminOptions, DataOptions):
         with Interrupts(), self._progress() as progress:
             return LiveDrain(client, int(self["patience"]), time.monotonic, time.sleep, progress).run()
 
-    def _stopped(self, settings: "Config") -> Drained:
-        from twisted.internet import reactor  # noqa: PLC0415 - help and completion need none
-
-        from axcollector.emptying import Emptying, Moment, Outcome  # noqa: PLC0415
+    def _stopped(self, reactor: Any, settings: "Config") -> Drained:  # noqa: ANN401 - as above
+        from axcollector.emptying import Emptying, Moment, Outcome  # noqa: PLC0415 - as above
 
         require_data(settings.local_storage_path, settings.data_directory)
         check_owner(settings.local_storage_path)
