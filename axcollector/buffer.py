@@ -139,7 +139,11 @@ class RecordBuffer(Service):
 
     def _let_wait(self, scope: str, text: bytes) -> "defer.Deferred[None] | None":
         waiter: defer.Deferred[None] = defer.Deferred(lambda waiter: self._gathering.give_up(scope, waiter))
-        return waiter if self._gathering.let_wait(scope, text, waiter) else self._no_room("Too many records wait")
+        return (
+            waiter
+            if self._gathering.let_wait(scope, text, waiter)
+            else self._no_room("Too many records wait, or this one is too large")
+        )
 
     def startService(self) -> None:
         """Begin to send, to a target that is started first if it does not run.

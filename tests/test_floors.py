@@ -106,6 +106,7 @@ FLOORS: Final = {
         "admin",
         "signer",
         "client",
+        "client_journals",
         "client_requests",
         "client_spool",
         "fleet",
