@@ -103,6 +103,7 @@ def serving(say: Callable[[str, str], tuple[int, Any]], path: str | None = None)
             content = said if isinstance(said, bytes) else msgspec.json.encode(said)
             self.send_response(status)
             self.send_header("Content-Length", str(len(content)))
+            self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(content)
 
