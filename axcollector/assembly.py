@@ -9,29 +9,54 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from twisted.application.service import IService
 from twisted.internet import defer
+from twisted.logger import globalLogPublisher
 
 from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
-from axcollector.config import Config
+from axcollector.config import KEYS, Config
+from axcollector.core.status import Check, Status
+from axcollector.core.traffic import Traffic
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.listening import Listeners, absolute_endpoint, certificates_of, endpoints_of, inherited_socket
 from axcollector.premises import Premises
 from axcollector.reloading import Live
-from axcollector.services import InOrder, OnStop
+from axcollector.services import InOrder, OnStop, WorkThread
 from axcollector.tls import Certificates
 from axcollector.workers.crew import Workers
 from axcollector.workers.inheritance import OF_WORKERS, worker_count
 
 if TYPE_CHECKING:
     from axcollector.admin.access import AdminToken
+    from axcollector.admin.configuration import InForce
 
 
-class Patient(Protocol):
-    """Whose health is told."""
+class Subject(Protocol):
+    """Of whom the admin port tells."""
 
     def problems(self) -> Mapping[str, str | None]:
         """What keeps it from being ready, by check; None where all is well."""
+        ...
+
+    def checks(self) -> Mapping[str, Check]:
+        """Everything that should be well, by name."""
+        ...
+
+    def status(self) -> Status:
+        """All that it says of itself."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """What tenants have sent."""
+        ...
+
+    def retry_failed(self, bucket: str | None = None) -> "defer.Deferred[int]":
+        """As `Collector.retry_failed`."""
+        ...
+
+    def drain(self) -> None:
+        """As `Collector.drain`."""
         ...
 
 
@@ -49,7 +74,7 @@ class Whole:
     """
 
     service: InOrder
-    collector: Patient
+    collector: Subject
     listeners: Sequence[Listeners]
     certificates: Sequence[Certificates]
     live: Live[Config]
@@ -86,11 +111,12 @@ def _in_one(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
 
     collector = Collector(reactor, config)
     ingest = ingest_site(reactor, config, collector)
-    token, admin = _admin(reactor, config, collector)
-    listeners = (admin, Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest))
+    admin = _admin(reactor, config, collector)
+    listeners = (admin.listeners, Listeners("listen", endpoints_of(reactor, "listen", config.listen), ingest))
     clock_steps = ClockSteps(reactor, time.time, time.monotonic)
     answers_taken = OnStop(lambda: defer.ensureDeferred(ingest.answers_taken()))
-    service = InOrder([clock_steps, answers_taken, collector, admin, OnStop(ingest.close_idle), listeners[1]])
+    ingesting = (OnStop(ingest.close_idle), listeners[1])
+    service = InOrder([clock_steps, admin.events, answers_taken, collector, *admin.services, *ingesting])
 
     def apply(new: Config) -> None:
         ingest.request_timeout_seconds = new.request_timeout
@@ -99,7 +125,7 @@ def _in_one(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
         pass
 
     certificates = [each for listener in listeners for each in listener.certificates]
-    live = _live(token, frozenset({"request_timeout"}), apply)
+    live = _live(admin, frozenset({"request_timeout"}), apply)
     return Whole(service, collector, listeners, certificates, live, nothing)
 
 
@@ -112,24 +138,64 @@ def _in_processes(reactor: Any, config: Config, count: int) -> Whole:  # noqa: A
     inherited = partial(inherited_socket, reactor, "listen")
     workers = Workers(reactor, config, disk, count, premises.workers_lock, inherited)
     delivering = Delivering(reactor, config, disk, premises, workers)
-    token, admin = _admin(reactor, config, delivering)
-    service = InOrder([ClockSteps(reactor, time.time, time.monotonic), delivering, admin])
+    admin = _admin(reactor, config, delivering)
+    clock_steps = ClockSteps(reactor, time.time, time.monotonic)
+    service = InOrder([clock_steps, admin.events, delivering, *admin.services])
     shown = certificates_of(endpoints_of(reactor, "listen", config.listen))
-    live = _live(token, OF_WORKERS, lambda _: None)
-    return Whole(service, delivering, [admin], [*admin.certificates, *shown], live, workers.replace)
+    live = _live(admin, OF_WORKERS, lambda _: None)
+    certificates = [*admin.listeners.certificates, *shown]
+    return Whole(service, delivering, [admin.listeners], certificates, live, workers.replace)
 
 
-def _admin(reactor: Any, config: Config, collector: Patient) -> "tuple[AdminToken, Listeners]":  # noqa: ANN401 - as above
-    """What tells of a collector's health, and whose token it asks for."""
+@dataclass(frozen=True, slots=True)
+class _Admin:
+    """The admin port.
+
+    Attributes:
+        token: Whose token it asks for.
+        in_force: The configuration that it shows.
+        events: Keeps what is logged; to be started before what it is to hear of.
+        listeners: What listens.
+        services: That, behind what it needs; to be started when the collector is.
+    """
+
+    token: "AdminToken"
+    in_force: "InForce"
+    events: IService
+    listeners: Listeners
+    services: Sequence[IService]
+
+
+def _admin(reactor: Any, config: Config, collector: Subject) -> _Admin:  # noqa: ANN401 - as above
+    """What tells of a collector, and can be asked of it."""
     from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token  # noqa: PLC0415 - see `_in_one`
+    from axcollector.admin.actions import add_actions  # noqa: PLC0415 - likewise
+    from axcollector.admin.configuration import InForce, add_configuration  # noqa: PLC0415 - likewise
+    from axcollector.admin.events import Events, add_events  # noqa: PLC0415 - likewise
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415 - likewise
+    from axcollector.admin.history import History, add_history, sampling  # noqa: PLC0415 - likewise
+    from axcollector.admin.page import add_page  # noqa: PLC0415 - likewise
+    from axcollector.admin.quarantined import add_quarantine  # noqa: PLC0415 - likewise
+    from axcollector.admin.site import AdminResource  # noqa: PLC0415 - likewise
+    from axcollector.admin.status import add_status  # noqa: PLC0415 - likewise
 
     token = AdminToken(read_token(config.admin_token, config.admin_token_file))
-    pages = AdminSite(GuardedResource(HealthAPI(collector, token.allows).resource(), token), reactor)
-    return token, Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), pages)
+    api = HealthAPI(collector, token.allows)
+    add_status(api.app, collector, reactor)
+    history, events, in_force = History(), Events(globalLogPublisher), InForce(KEYS, config)
+    thread = WorkThread(reactor, "admin")
+    add_page(api.app)
+    add_history(api.app, history)
+    add_events(api.app, events)
+    add_configuration(api.app, in_force)
+    add_quarantine(api.app, thread, config.data_directory)
+    add_actions(api.app, collector)
+    pages = AdminSite(GuardedResource(AdminResource(api.app, token), token), reactor)
+    listeners = Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), pages)
+    return _Admin(token, in_force, events, listeners, [thread, sampling(reactor, collector, history), listeners])
 
 
-def _live(token: "AdminToken", names: frozenset[str], apply: Callable[[Config], None]) -> Live[Config]:
+def _live(admin: _Admin, names: frozenset[str], apply: Callable[[Config], None]) -> Live[Config]:
     """What can be exchanged: the token of the admin port, and some keys, with what puts them in force."""
     from axcollector.admin.access import read_token  # noqa: PLC0415 - see `_in_one`
 
@@ -137,7 +203,8 @@ def _live(token: "AdminToken", names: frozenset[str], apply: Callable[[Config], 
         new_token = read_token(config.admin_token, config.admin_token_file)
 
         def use() -> None:
-            token.use(new_token)
+            admin.token.use(new_token)
+            admin.in_force.use(config)
             apply(config)
 
         return use

@@ -248,15 +248,35 @@ class StagedBacklog:
         self._sum_up()
         return is_done
 
-    def bring_back(self, limit: int) -> int:
+    def bring_back(self, limit: int, waiting_limit: int = RETURNED_LIMIT) -> int:
         """Move up to `limit` buckets from failed back to staging, oldest first; returns how many.
+
+        None is moved while `waiting_limit` that came back before wait for their turn.
 
         Raises:
             OSError: That they were moved may not be durable.
         """
-        moved, foreign = self._failed_stage.move(min(limit, RETURNED_LIMIT - len(self._returned)), self._staging)
+        moved, foreign = self._failed_stage.move(min(limit, waiting_limit - len(self._returned)), self._staging)
         for what, why in foreign:
             self._foreign.note(what, what, why)
+        self._came_back(moved)
+        return len(moved)
+
+    def bring_back_one(self, bucket: str) -> bool:
+        """Move this bucket of failed back to staging; whether it was there.
+
+        Raises:
+            OSError: It could not be moved, or that it was may not be durable.
+        """
+        try:
+            parse_bucket(bucket)
+        except ValueError:
+            return False
+        was_there = self._failed_stage.move_one(bucket, self._staging)
+        self._came_back([bucket] if was_there else [])
+        return was_there
+
+    def _came_back(self, moved: list[str]) -> None:
         for bucket in moved:
             self._returned.add(bucket)
             self._take_in(bucket)
@@ -264,7 +284,6 @@ class StagedBacklog:
             self._disk.sync_directory(self._staging)
             self._disk.sync_directory(self._failed)
             self._sum_up()
-        return len(moved)
 
     def _sum_up(self) -> None:
         buckets = len(self._seen) - len(self._strangers)

@@ -17,6 +17,9 @@ from twisted.internet import defer
 from axcollector.access import Access
 from axcollector.config import Config
 from axcollector.core.errors import ConfigError
+from axcollector.core.status import Check, Status
+from axcollector.core.tally import Tally
+from axcollector.core.traffic import Traffic
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
@@ -114,6 +117,40 @@ class Collector(Service):
 
     async def _submit(self, scope: str, records: Sequence[Record]) -> int:
         return await self.intake.take_records(scope, records)
+
+    def status(self) -> Status:
+        """All that it says of itself at this moment; it costs little, and touches no disk."""
+        return self._delivering.status()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What tenants have sent since it was made."""
+        return self._delivering.traffic
+
+    @property
+    def tally(self) -> Tally:
+        """Counts what goes through its routes."""
+        return self._ingesting.tally
+
+    def checks(self) -> Mapping[str, Check]:
+        """Everything that should be well, by name, also what readiness does not need."""
+        return self._delivering.checks()
+
+    def retry_failed(self, bucket: str | None = None) -> "defer.Deferred[int]":
+        """Move a bucket of failed, or all of them, back to staging, and begin to deliver them.
+
+        Fires with how many were moved; 0 where there is no such bucket. Fails with `OSError` where that cannot be done,
+        with `Overloaded` where the collector does not run. Cancelling forgets the result; they are moved all the same.
+        """
+        return self._delivering.retry_failed(bucket)
+
+    def drain(self) -> None:
+        """Begin to deliver all that was taken so far, without waiting for the ends of intervals; the collector goes on.
+
+        Raises:
+            Overloaded: The collector does not run.
+        """
+        self._delivering.drain()
 
     def problems(self) -> Mapping[str, str | None]:
         """What keeps the collector from being ready, by check; None where all is well."""

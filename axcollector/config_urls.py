@@ -97,9 +97,14 @@ class S3Url:
         return value.rstrip("/")
 
 
+def without_login(url: str) -> str:
+    """A URL without its user name and password."""
+    return _LOGIN.sub(r"\1…@", url)
+
+
 def shortly(value: object) -> str:
     """A value in one line of bearable length, without the user names and passwords of URLs."""
     shortener = reprlib.Repr()
     shortener.maxstring = shortener.maxother = 120
     # Before it is shortened, which could leave half a password without the @ behind it.
-    return shortener.repr(_LOGIN.sub(r"\1…@", value) if isinstance(value, str) else value)
+    return shortener.repr(without_login(value) if isinstance(value, str) else value)

@@ -4,6 +4,7 @@ For one thread, which never has to do with more than a slice of a long list at o
 """
 
 import contextlib
+import errno
 import os
 from heapq import heappop, heappush
 
@@ -66,16 +67,32 @@ class FailedStage:
         foreign: list[Told] = []
         while self._turns and len(moved) < limit:
             _, bucket = heappop(self._turns)
-            path = os.path.join(self._directory, bucket)
-            if not self._disk.is_directory(path):
-                if self._disk.exists(path):
-                    foreign.append((f"{layout.Stage.FAILED}/{bucket}", "it is no directory"))
-                continue
-            try:
-                move_bucket(self._disk, path, stage)
-            except OSError as exc:
-                foreign.append((f"{layout.Stage.FAILED}/{bucket}", f"it cannot be moved to staging: {exc.strerror}"))
-            else:
+            problem = self._move(bucket, stage)
+            if problem is None:
                 moved.append(bucket)
-                self.count -= 1
+            elif problem:
+                foreign.append((f"{layout.Stage.FAILED}/{bucket}", problem))
         return moved, foreign
+
+    def _move(self, bucket: str, stage: str) -> str | None:
+        """Move a bucket. None: it was moved; else why not, or nothing where it is not there."""
+        path = os.path.join(self._directory, bucket)
+        if not self._disk.is_directory(path):
+            return "it is no directory" if self._disk.exists(path) else ""
+        try:
+            move_bucket(self._disk, path, stage)
+        except OSError as exc:
+            return f"it cannot be moved to staging: {exc.strerror}"
+        self.count -= 1
+        return None
+
+    def move_one(self, bucket: str, stage: str) -> bool:
+        """Move this bucket to another stage, out of turn; both are yet to be synced. Whether it was there.
+
+        Raises:
+            OSError: It could not be moved.
+        """
+        problem = self._move(bucket, stage)
+        if problem:
+            raise OSError(errno.EIO, problem)
+        return problem is None

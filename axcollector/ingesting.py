@@ -9,6 +9,7 @@ It is a part of a `Collector`, or the whole of a worker process. What becomes of
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs
 from twisted.internet import defer
 from twisted.logger import Logger
 
@@ -18,6 +19,7 @@ from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import NotReady, Refusal
 from axcollector.core.layout import JournalName
 from axcollector.core.rates import RateLimits
+from axcollector.core.tally import Tally
 from axcollector.disk import Disk
 from axcollector.intake import Intake
 from axcollector.journal import Durability, JournalWriter
@@ -32,7 +34,7 @@ from axcollector.sync.directory import CachedDirectory, Directory, RegistryDirec
 from axcollector.sync.listener import SyncListener
 from axcollector.token_watch import TokenWatch
 from axcollector.tokens import Bound
-from axcollector.upstream import Upstream
+from axcollector.upstream import Account, Upstream
 
 _THREADS = ("writer", "catalog", "lookups", "bodies", "tokens")
 """One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
@@ -46,6 +48,7 @@ class Ingesting(Upstream):
         sync: Is told snapshots and changes.
         directory: Knows tenants and developers.
         access: Who may send through its routes, and how much.
+        tally: Counts.
     """
 
     _log = Logger()
@@ -56,6 +59,8 @@ class Ingesting(Upstream):
         self.config = config
         self._disk = disk
         self._threads = {name: WorkThread(reactor, name) for name in _THREADS}
+        self.tally = Tally()
+        self.traffic = self.tally.traffic
         self._intake: Intake | None = None
         self._spool: Spool | None = None
         self.sync: SyncListener = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
@@ -78,6 +83,7 @@ class Ingesting(Upstream):
             JournalWriter(self._disk, plan, reserve, quarantine),
             GroupCommit(config.buffer_channel_size, config.max_pending_bytes),
             quarantine,
+            self.tally,
             wait=plan.durability is not Durability.MEMORY,
         )
         self._intake = Intake(
@@ -103,10 +109,13 @@ class Ingesting(Upstream):
             raise NotReady
         return self._intake
 
-    @property
-    def commits(self) -> int:
-        """How many commits have succeeded."""
-        return self._spool.commits if self._spool is not None else 0
+    def account(self) -> Account:
+        """As `Upstream.account`."""
+        spool = self._spool
+        ingest = self.tally.ingest(*(() if spool is None else (spool.waiting, spool.waiting_bytes)))
+        catalog = self.sync.catalog
+        shown = structs.replace(self.sync.state, rows=dict(catalog.counts()) if catalog is not None else {})
+        return Account(ingest, shown, () if self._tokens is None else self._tokens.jobs)
 
     def startService(self) -> None:
         """Begin to take batches."""
@@ -116,6 +125,10 @@ class Ingesting(Upstream):
     def finish_due(self) -> "defer.Deferred[None]":
         """Finish the open journal if its interval is over. Fires when that is done."""
         return defer.succeed(None) if self._spool is None else self._spool.finish_due()
+
+    def finish_open(self) -> "defer.Deferred[None]":
+        """As `Upstream.finish_open`. Fires when it is done."""
+        return defer.succeed(None) if self._spool is None else self._spool.finish_open()
 
     def is_abandoned(self, journal: JournalName) -> bool:
         """As `closing.Journals.is_abandoned`."""
@@ -128,15 +141,18 @@ class Ingesting(Upstream):
 
     def problems(self) -> Mapping[str, str | None]:
         """What keeps it from being ready, by check; None where all is well."""
-        spool: str | None = "The collector is not started"
+        commit: str | None
+        spool: str | None
+        commit = spool = "The collector is not started"
         if self._intake is not None and self._spool is not None:
-            spool = "The last commit failed" if self._spool.failing else None
+            commit, spool = self._spool.problem(), None
             try:
                 self._intake.check_room()
             except Refusal as exc:
                 spool = exc.reason
         tokens = {} if self._tokens is None else {"tokens": self._tokens.problem()}
-        return {"catalog": None if self.directory.ready() else str(NotReady()), "spool": spool, **tokens}
+        catalog = None if self.directory.ready() else str(NotReady())
+        return {"catalog": catalog, "spool": spool, "commit": commit, **tokens}
 
     def stopService(self) -> "defer.Deferred[None]":
         """Stop what `close` left running. Fires when it has stopped."""

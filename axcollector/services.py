@@ -30,14 +30,42 @@ class Worker(Protocol):
         ...
 
 
+class Job(Protocol):
+    """Work that is done now and then, and how that has gone."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def runs(self) -> int:
+        """How often it was done, or tried."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """How often it failed."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """What the last failure said."""
+        ...
+
+
 class Periodic(Service):
     """Calls `work` every so often; a failure is logged and counted, and the next call comes all the same.
 
     Attributes:
-        failures: How many calls have failed.
+        name: What the work is called.
+        runs: How many calls have ended.
+        failures: How many of them have failed.
+        reason: What the last failure said.
     """
 
     _log = Logger()
+    name: str
 
     def __init__(self, clock: IReactorTime, interval_seconds: float, name: str, work: Callable[[], object]) -> None:
         """Prepare the work.
@@ -54,7 +82,9 @@ class Periodic(Service):
         self._loop: LoopingCall | None = None
         self._running: defer.Deferred[object] | None = None
         self.name = name
+        self.runs = 0
         self.failures = 0
+        self.reason = ""
 
     def startService(self) -> None:
         """Start calling, the first time at once."""
@@ -71,8 +101,9 @@ class Periodic(Service):
                 await cast("defer.Deferred[object]", result)
         except defer.CancelledError:
             pass
-        except Exception:  # noqa: BLE001 - the edge where periodic work's failures are logged
+        except Exception as exc:  # noqa: BLE001 - the edge where periodic work's failures are logged
             self.failures += 1
+            self.reason = f"{type(exc).__name__}: {exc}"
             report(self._log, "periodic work {name} failed; it goes on at its next time", name=self.name)
 
     def _guarded(self) -> "defer.Deferred[object]":
@@ -82,6 +113,7 @@ class Periodic(Service):
 
     def _forget(self, result: object) -> object:
         self._running = None
+        self.runs += 1
         return result
 
     def stopService(self) -> "defer.Deferred[None]":

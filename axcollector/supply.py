@@ -5,9 +5,10 @@ than they will soon be asked for, the next page is fetched, without the tenants 
 present: a long backlog of theirs hides nobody else's.
 """
 
+import sys
 from typing import Final
 
-from axcollector.backlog import StagedBacklog
+from axcollector.backlog import SLICE, StagedBacklog
 from axcollector.core.schedule import Schedule
 from axcollector.outcomes import Outcomes
 from axcollector.services import Worker
@@ -16,6 +17,8 @@ _PAGE_FILES: Final = 250
 """About how many files are fetched at once."""
 _LOW_FILES: Final = 100
 """With fewer than so many files ready to go, of all tenants or of one, more are fetched."""
+_ANY: Final = sys.maxsize
+"""However many wait already."""
 _MOST_FILES: Final = 2000
 """With so many files waiting, most of them of tenants that may not go, no more are fetched before the next sweep."""
 
@@ -111,6 +114,35 @@ class Supply:
             self._is_bringing_back = False
         return bool(buckets)
 
+    async def retry(self, bucket: str | None = None) -> int:
+        """Give a bucket of failed, whatever its turn, or all of them another chance now; how many came back.
+
+        Raises:
+            OSError: It cannot be moved, or failed not be read, or that they were moved may not be durable.
+        """
+        if bucket is None:
+            return await self._retry_all()
+        buckets = int(await self._worker.run(self._backlog.bring_back_one, bucket))
+        self._came_back(buckets)
+        return buckets
+
+    async def _retry_all(self) -> int:
+        buckets = 0
+        for _ in range(2):  # what an earlier listing has left, and what has failed since
+            while not await self._worker.run(self._backlog.list_failed):
+                if self._is_stopped:
+                    return buckets
+            while not self._is_stopped and (moved := await self._worker.run(self._backlog.bring_back, SLICE, _ANY)):
+                self._came_back(moved)
+                buckets += moved
+        return buckets
+
+    def _came_back(self, buckets: int) -> None:
+        if buckets:
+            self._outcomes.returned(buckets)
+            self._left += buckets
+            self._in_vain = None
+
     async def _bring_some_back(self) -> int:
         try:
             while not await self._worker.run(self._backlog.list_failed):
@@ -120,8 +152,5 @@ class Supply:
         except OSError as exc:
             self._outcomes.disk_failed("failed cannot be read", exc)
             return 0
-        if buckets:
-            self._outcomes.returned(buckets)
-            self._left += buckets
-            self._in_vain = None
+        self._came_back(buckets)
         return buckets

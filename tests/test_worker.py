@@ -123,7 +123,9 @@ async def test_from_beginning_to_end(tmp_path: Path) -> None:
     (journal,) = parent.journals()
     assert (journal.instance_id, journal.starts, journal.worker, journal.sequence) == ("id", 4, 7, 0)
     assert list(parent.standing().needs) == [journal.identity]
-    assert parent.standing().counters.items() >= {"commits": 1, "connections": 1}.items()
+    ingest = parent.standing().ingest
+    assert ingest is not None
+    assert (ingest.commits, ingest.connections, ingest.accepted_records) == (1, 1, 1)
     path = tmp_path / "ax" / "tmp" / journal.journal
     await until(lambda: is_finished(path))
     path.unlink()  # as who splits it does
@@ -188,7 +190,7 @@ async def test_leaving_gently(tmp_path: Path) -> None:
     busy = socket.create_connection(parent.listening.getsockname())
     head = f"POST /analytics/{parent.scope} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     request = f"{head}Content-Length: {len(BATCH)}\r\n\r\n".encode() + BATCH
-    await until(lambda: parent.standing().counters["connections"] == 2)
+    await until(lambda: parent.standing().ingest.connections == 2)
     parent.work.take(Leave(gently=True))
     busy.setblocking(False)
     busy.sendall(request)

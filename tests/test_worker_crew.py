@@ -29,7 +29,7 @@ from axcollector.workers.inheritance import environment_of_workers, worker_count
 from axcollector.workers.process import FIRST_SOCKET, LOCK, REPORTS, WorkerProcess
 from tests.fakes import result_of
 
-WELL = Standing({"catalog": None, "spool": None}, {}, {"commits": 1})
+WELL = Standing({"catalog": None, "spool": None}, {})
 LOCK_FILE = 77
 
 
@@ -167,13 +167,12 @@ def test_readiness_is_that_of_any(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     assert f.workers.problems()["workers"] == "No worker process takes records"
     f.reactor.run()
-    f.started[0].says(Standing({"catalog": "none yet", "spool": "full"}, {}, {}))
+    f.started[0].says(Standing({"catalog": "none yet", "spool": "full"}, {}))
     assert f.workers.problems()["workers"] == "No worker process takes records"
     f.started[0].says(Ready())
     assert f.workers.problems() == {"catalog": "none yet", "spool": "full", "workers": None}
-    f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}, {"commits": 5}), Ready())
+    f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}), Ready())
     assert f.workers.problems() == {"catalog": None, "spool": "full", "workers": None}
-    assert f.workers.counters() == {0: {}, 1: {"commits": 5}}
     f.end()
 
 
@@ -329,14 +328,14 @@ def test_workers_are_told_how_things_stand(tmp_path: Path) -> None:
     """What lacks, and what the journals of others need; only where that has changed."""
     f = Fixture(tmp_path).begin()
     f.reserve.note_need("recovered", 1000)
-    f.started[0].says(Standing({}, {journal(0).identity: 30}, {}))
-    f.started[1].says(Standing({}, {journal(1).identity: 4}, {}))
+    f.started[0].says(Standing({}, {journal(0).identity: 30}))
+    f.started[1].says(Standing({}, {journal(1).identity: 4}))
     for _ in range(3):
         f.reactor.advance(TELL_SECONDS)
     assert [process.orders[1:] for process in f.started] == [[Situation(None, 1004)], [Situation(None, 1030)]]
     f.room.lack = "full"
     (f.tmp / journal(1).journal).write_bytes(b"left")
-    f.started[1].says(Standing({}, {journal(1).identity: 5, "split already": 70}, {}))
+    f.started[1].says(Standing({}, {journal(1).identity: 5, "split already": 70}))
     f.started[1].ends(signal=9)
     assert f.reserve.needs == {"recovered": 1000, journal(1).identity: 5}
     f.reactor.advance(TELL_SECONDS)
@@ -350,8 +349,8 @@ def test_workers_share_the_quarantines_room(tmp_path: Path) -> None:
     (tmp_path / "ax" / "quarantine").mkdir()
     (tmp_path / "ax" / "quarantine" / "file").write_bytes(b"x" * 100)
     f.quarantine.measure()
-    f.started[0].says(Standing({}, {}, {}, 30))
-    f.started[1].says(Standing({}, {}, {}, 4))
+    f.started[0].says(Standing({}, {}, 30))
+    f.started[1].says(Standing({}, {}, 4))
     f.reactor.advance(TELL_SECONDS)
     told = [process.orders[-1] for process in f.started]
     assert told == [Situation(None, 0, 104, 1), Situation(None, 0, 130, 1)]

@@ -37,6 +37,11 @@ class AdminToken:
         """From now on this is the token; None: nobody needs one."""
         self._digest = b"" if token is None else _digest(token.encode())
 
+    @property
+    def is_needed(self) -> bool:
+        """Whether anybody needs one."""
+        return bool(self._digest)
+
     def allows(self, request: IRequest) -> bool:
         """Whether a request may see everything."""
         if not self._digest:

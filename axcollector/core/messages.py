@@ -3,7 +3,7 @@
 A message is a length, four bytes, and as many bytes of MessagePack. Both sides are of one version, since the parent
 starts its workers itself; nothing here is kept on disk.
 
-    parent ─► worker    Setup, first of all; then Situation, Snapshot, Changes, Leave as there is reason to
+    parent ─► worker    Setup, first of all; then Situation, Snapshot, Changes, Finish, Leave as there is reason to
     worker ─► parent    Ready, when it takes records; Standing, now and then; Shown, to each event; Said, for the log
 """
 
@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from axcollector.core.status import CatalogStatus, IngestStatus, TenantTraffic
 from axcollector.core.tables import Row
 
 _LENGTH_BYTES: Final = 4
@@ -95,6 +96,10 @@ class Changes(msgspec.Struct, frozen=True, tag=True):
     more: bool = False
 
 
+class Finish(msgspec.Struct, frozen=True, tag=True):
+    """Finish the open journal now, and go on in another."""
+
+
 class Leave(msgspec.Struct, frozen=True, tag=True):
     """Take no new connections, commit and answer what there is, and exit; `gently`: give clients time to notice."""
 
@@ -126,17 +131,23 @@ class Standing(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         problems: What keeps it from being ready, by check.
         needs: How many bytes the split of each of its journals will need.
-        counters: What it has done, and has to do, by name.
         set_aside_bytes: What it holds of records that are on their way to quarantine.
+        ingest: What it has counted since it began; None: nothing yet.
+        catalog: What its catalog shows; None: nothing yet.
+        traffic: What tenants have sent since they were last told of.
+        failures: How often its periodic work has failed, and what the last failure said, by name.
     """
 
     problems: Mapping[str, str | None]
     needs: Mapping[str, int]
-    counters: Mapping[str, int]
     set_aside_bytes: int = 0
+    ingest: IngestStatus | None = None
+    catalog: CatalogStatus | None = None
+    traffic: tuple[TenantTraffic, ...] = ()
+    failures: Mapping[str, tuple[int, str]] = {}
 
 
-Order = Setup | Situation | Snapshot | Changes | Leave
+Order = Setup | Situation | Snapshot | Changes | Finish | Leave
 """What a parent says."""
 Report = Ready | Shown | Said | Standing
 """What a worker says."""

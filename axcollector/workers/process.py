@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from twisted.internet import defer
 from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
@@ -18,6 +19,7 @@ from twisted.python.failure import Failure
 from axcollector.core import messages
 from axcollector.core.errors import NotReady
 from axcollector.core.messages import Ready, Reports, Said, Shown, Standing
+from axcollector.core.traffic import Traffic
 
 ORDERS: Final = 0
 REPORTS: Final = 3
@@ -43,13 +45,15 @@ class WorkerProcess(ProcessProtocol):
     _log = Logger()
     transport: Any
 
-    def __init__(self, setup: messages.Setup, told: "Callable[[WorkerProcess], object]") -> None:
+    def __init__(self, setup: messages.Setup, told: "Callable[[WorkerProcess], object]", traffic: Traffic) -> None:
         """Start nothing.
 
         Args:
             setup: What it is told first.
             told: Called when it is ready, and when it has ended.
+            traffic: Where what it says of tenants is added.
         """
+        self._traffic = traffic
         self._setup = setup
         self._told = told
         self._reports = Reports()
@@ -91,6 +95,10 @@ class WorkerProcess(ProcessProtocol):
                 self._say(order)
         return shown
 
+    def finish(self) -> None:
+        """Tell it to finish its open journal."""
+        self._say(messages.Finish())
+
     def leave(self, *, gently: bool) -> None:
         """Tell it to take no more, to commit and answer what it has, and to end."""
         self.is_leaving = True
@@ -109,6 +117,17 @@ class WorkerProcess(ProcessProtocol):
     def ready_or_ended(self) -> "defer.Deferred[None]":
         """Fires when it takes records, or has ended."""
         return _wait(self._not_ready, over=self.has_ended or self.was_ready)
+
+    async def comes_up(self, clock: IReactorTime, seconds: float) -> bool:
+        """Whether it takes records; it is ended if it does not in time."""
+        up = self.ready_or_ended()
+        late = clock.callLater(seconds, self.kill)
+        try:
+            await up
+        finally:
+            if late.active():
+                late.cancel()
+        return self.is_ready
 
     def childDataReceived(self, childFD: int, data: bytes) -> None:  # noqa: N803 - Twisted's interface
         """It has reported something, or something in it has printed."""
@@ -131,6 +150,7 @@ class WorkerProcess(ProcessProtocol):
             log.emit(level, "worker {worker}: {text}", worker=self.number, text=report.text)
         elif isinstance(report, Standing):
             self.standing = report
+            self._traffic.add_all(report.traffic)
         elif isinstance(report, Shown):
             if waiting := self._events.pop(report.number, None):
                 waiting.callback(report.is_shown)
@@ -175,11 +195,6 @@ class WorkerProcess(ProcessProtocol):
     def set_aside_bytes(self) -> int:
         """What it holds of records that are on their way to quarantine."""
         return self.standing.set_aside_bytes if self.standing is not None else 0
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """What it has done, and has to do, by name."""
-        return self.standing.counters if self.standing is not None else {}
 
 
 def problems_of(processes: Sequence[WorkerProcess]) -> Mapping[str, str | None]:
