@@ -11,7 +11,9 @@ the only transition. To know the package, read it in this order:
 4. `disk`, `directories`, `ownership`, `aside`, `journal`, `spool`, `members`, `splitter`, `takeover`: making batches
    durable, and turning journals into buckets.
    `core/quarantine`, `quarantine`, `quarantine_files`: invalid records that are set aside.
-5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `supply`, `uploader`: delivering buckets.
+5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `supply`, `uploader`: delivering buckets. `inventory`,
+   `inspection`, `verification`: what lies in the stages, for whoever looks from outside; `stopped`, `emptying`: what is
+   done there while no collector runs.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.
 7. `config_keys`, `config`, `destination`, `plans`, `upstream`, `ingesting`, `delivering`, `collector`: the whole, put

@@ -25,7 +25,7 @@ from axcollector.core.errors import CommandFailed, DirectoryInUse
 from axcollector.core.layout import QUARANTINE, UNREADABLE
 from axcollector.disk import Disk
 from axcollector.inventory import Item
-from axcollector.stopped import check_owner
+from axcollector.stopped import possession
 
 if TYPE_CHECKING:
     from axcollector.config import Config
@@ -79,7 +79,8 @@ class DrainOptions(AdminOptions, DataOptions):
         from axcollector.emptying import Emptying, Moment, Outcome  # noqa: PLC0415 - as above
 
         require_data(settings.local_storage_path, settings.data_directory)
-        check_owner(settings.local_storage_path)
+        with possession(settings.local_storage_path):
+            pass  # so that it is known whom to ask before a reactor runs, which it does once only
         ended: list[Outcome] = []
         with self._progress() as progress, _warnings(progress):
 

@@ -12,6 +12,8 @@ from axcollector.core.layout import QUARANTINE
 from axcollector.core.status import Status
 
 LOOK_SECONDS: Final = 1.0
+SETTLED_SECONDS: Final = 5.0
+"""So long nothing has to be left: a collector looks at its stages every two seconds, and a file may be between two."""
 _COMING_IN: Final = "records are still coming in: take this collector out of the load balancer, or stop its clients"
 
 
@@ -69,8 +71,8 @@ class LiveDrain:
         first = self._client.get("/status", Status)
         self._client.post("/retry", {"all": True}, "retry", msgspec.Raw)
         self._client.post("/drain", {}, "drain", msgspec.Raw)
-        since, before = self._seconds(), first
-        is_told = False
+        since = empty_since = self._seconds()
+        before, is_told = first, False
         while True:
             status = self._client.get("/status", Status)
             self._show(first, status)
@@ -80,7 +82,10 @@ class LiveDrain:
             if status.delivery.under_way or _signature(status) != _signature(before):
                 since, before = self._seconds(), status
             left = _left(status)
-            if not left or self._seconds() - since >= self._patience:
+            if left or status.delivery.under_way:
+                empty_since = self._seconds()
+            is_settled = self._seconds() - empty_since >= SETTLED_SECONDS
+            if is_settled or self._seconds() - since >= self._patience:
                 return _drained(first, status, left)
             self._wait(LOOK_SECONDS)
 
