@@ -14,6 +14,7 @@ import pytest
 import pytest_twisted
 from twisted.internet import defer, reactor
 from twisted.internet.threads import deferToThread
+from twisted.web.server import Site
 
 from axcollector import stopped
 from axcollector.cli import main
@@ -36,6 +37,7 @@ from tests.fake_stores import MemoryStore
 from tests.running import Running, delivered_below, until
 from tests.test_cli_stages import BUCKET, LINES, NAME, OTHER, REFERENCE, START, framed, make
 from tests.test_cli_status import serving, status_of
+from tests.test_transicator_service import Servers, config_of
 
 Capture = pytest.CaptureFixture[str]
 ACME = b'{"id":1}\n{"id":3}\n{"id":\r4}\n'
@@ -260,6 +262,19 @@ async def test_emptying_a_place_that_is_taken(data: Path) -> None:
     with stopped.possession(str(data.parent)), pytest.raises(DirectoryInUse):
         await emptied(data, MemoryStore())
     assert names(data / "failed") == [BUCKET]
+
+
+@pytest_twisted.ensureDeferred
+async def test_emptying_with_the_token_of_the_sync_servers(data: Path) -> None:
+    """Where the signing service wants the token that the sync servers give, that is asked for, and nothing else."""
+    servers = Servers()
+    sync, signer = servers.listen(Site(servers.sync.resource)), servers.listen(servers.signer.site())
+    make(data / "staging" / BUCKET).joinpath("y.txt.gz").write_bytes(gzip.compress(b"{}\n"))
+    config = config_of(data.parent, sync, signer)
+    outcome = await Emptying(reactor, config, Disk(), 30, lambda _: None).run()
+    assert (outcome.left, len(servers.signer.objects)) == ([], 1)
+    assert {asked.what for asked in servers.sync.asked} == {"token"}
+    await servers.close()
 
 
 def drain(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from axcollector.cli import main
+from axcollector.cli import main, shown
 from axcollector.cli.admin_client import AdminClient, admin_url
 from axcollector.cli.status import WATCH_SECONDS, watch
 from axcollector.cli.status_table import table
@@ -322,3 +322,22 @@ def test_the_client_posts(tmp_path: Path) -> None:
     assert (asked[0], asked[1], asked[2]["X-Axcollector"], asked[3]) == ("POST", "/drain", "drain", b"{}")
     with pytest.raises(CommandFailed, match="is not allowed"):
         AdminClient("http://u:p@x")
+
+
+def test_how_numbers_are_shown() -> None:
+    """Ages, sizes and times left in the units that suit them."""
+    assert [shown.age(seconds) for seconds in (-5, 59, 3599, 86_399, 400_000)] == [
+        "0 s",
+        "59 s",
+        "59 min",
+        "23 h",
+        "4 d",
+    ]
+    assert [shown.size(number) for number in (0, 999, 1234, 5e9, 3e18)] == [
+        "0 B",
+        "999 B",
+        "1.2 kB",
+        "5.0 GB",
+        "3000.0 PB",
+    ]
+    assert [shown.left(seconds) for seconds in (0.4, 65, 3723)] == ["0:00", "1:05", "1:02:03"]
