@@ -78,14 +78,15 @@ def test_retry_of_a_stopped_collector(data: Path, capsys: Capture) -> None:
     failed(data, BUCKET, f"b~c~{START}", f"c~d~{START}")
     make(data / "staging" / f"b~c~{START}").joinpath("y.txt.gz").write_bytes(b"y")
     assert run("retry", BUCKET) == 0
-    assert (
-        capsys.readouterr().out == "1 bucket goes back to staging; they are delivered when the collector is started\n"
-    )
+    assert capsys.readouterr().out == "1 bucket goes back to staging; it is delivered when the collector is started\n"
     assert (names(data / "staging"), len(names(data / "failed"))) == ([BUCKET, f"b~c~{START}"], 2)
     assert run("retry", "--all", "--json") == 0
     assert json.loads(capsys.readouterr().out) == {"retried": 2, "live": False}
     assert names(data / "failed") == []
     assert names(data / "staging" / f"b~c~{START}") == ["x.txt.gz", "y.txt.gz"]
+    failed(data, BUCKET, f"b~c~{START}")
+    assert run("retry", "--all") == 0
+    assert capsys.readouterr().out == "2 buckets go back to staging; they are delivered when the collector is started\n"
     assert (run("retry", "--all"), capsys.readouterr().out) == (0, "nothing is in failed\n")
 
 
@@ -124,7 +125,7 @@ def test_retry_of_a_running_collector(data: Path, capsys: Capture) -> None:
     with serving(say) as admin:
         Path("c.yaml").write_text(f"admin_listen: tcp:{admin.url.rpartition(':')[2]}:interface=127.0.0.1\n")
         assert run("retry", "--all", "--config", "c.yaml") == 0
-        assert capsys.readouterr().out == "1 bucket goes back to staging; they are tried again now\n"
+        assert capsys.readouterr().out == "1 bucket goes back to staging; it is tried again now\n"
         assert run("retry", BUCKET, "--url", admin.url, "--json") == 0
         assert json.loads(capsys.readouterr().out) == {"retried": 1, "live": True}
         gone = True

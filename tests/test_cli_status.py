@@ -61,7 +61,9 @@ def status_of(**changes: Any) -> Status:
         delivery=DeliveryStatus(
             delivered_files=7, delivered_bytes=7000, delivered_records=70, upload_seconds=Histogram((), (0,))
         ),
-        catalog=CatalogStatus(source="registry", version="3", rows={"scopes": 2}, changed_at=1_000_010.0),
+        catalog=CatalogStatus(
+            source="registry", version="3", rows={"edgex.data_scope": 2, "kms.app": 0}, changed_at=1_000_010.0
+        ),
     )
     return msgspec.structs.replace(whole, **changes)
 
@@ -158,11 +160,17 @@ def test_ready(capsys: Capture, tmp_path: Path) -> None:
 
 def test_not_ready(capsys: Capture) -> None:
     """The table all the same, 1, and what keeps it from being ready."""
-    bad = status_of(checks={"catalog": Check(False, "no snapshot yet"), "spool": Check(True)})
+    bad = status_of(
+        checks={
+            "catalog": Check(False, "no snapshot yet"),
+            "spool": Check(True),
+            "store": Check(False, "down", required=False),
+        }
+    )
     with serving(lambda *_: (200, bad)) as admin:
         assert run("status", "--url", admin.url) == 1
     out, err = capsys.readouterr()
-    assert "NOT READY\n  catalog     no snapshot yet\n  spool       ok\n" in out
+    assert "NOT READY\n  catalog     no snapshot yet\n  spool       ok\n  store       down\n" in out
     assert err == f"axcollector: the collector at {admin.url} is not ready: catalog: no snapshot yet\n"
 
 
@@ -310,7 +318,7 @@ def test_everything_there_is_to_tell() -> None:
     ):
         assert line in text
     assert "closing" not in text
-    assert "catalog       from registry, changed 1 min ago: 2 scopes\n" in table(status_of())
+    assert "catalog       from registry, changed 1 min ago: 2 data_scope\n" in table(status_of())
 
 
 def test_the_client_posts(tmp_path: Path) -> None:

@@ -75,9 +75,9 @@ class RetryOptions(AdminOptions, DataOptions):
         elif not retried:
             write_out("nothing is in failed\n")
         else:
-            buckets = "1 bucket goes" if retried == 1 else f"{retried:,} buckets go"
-            then = "are tried again now" if is_live else "are delivered when the collector is started"
-            write_out(f"{buckets} back to staging; they {then}\n")
+            what, they = ("1 bucket goes", "it is") if retried == 1 else (f"{retried:,} buckets go", "they are")
+            then = "tried again now" if is_live else "delivered when the collector is started"
+            write_out(f"{what} back to staging; {they} {then}\n")
 
 
 def require_data(root: str, directory: str) -> None:

@@ -60,7 +60,9 @@ def as_json(status: Status, indent: int | None = None) -> str:
 
 def problems_of(status: Status) -> str:
     """What keeps it from being ready, in one line."""
-    return printable("; ".join(f"{name}: {check.reason}" for name, check in status.checks.items() if not check.ok))
+    return printable(
+        "; ".join(f"{name}: {check.reason}" for name, check in status.checks.items() if not check.ok and check.required)
+    )
 
 
 def watch(client: AdminClient, out: TextIO, wait: Callable[[float], object], *, in_json: bool) -> None:

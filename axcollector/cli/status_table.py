@@ -37,7 +37,7 @@ def _head(status: Status) -> Iterator[str]:
     if catalog.version is None:
         yield _row("catalog", f"none yet (from {catalog.source})")
     else:
-        rows = ", ".join(f"{count:,} {name}" for name, count in catalog.rows.items())
+        rows = ", ".join(f"{count:,} {name.rpartition('.')[2]}" for name, count in catalog.rows.items() if count)
         changed = "" if catalog.changed_at is None else f", changed {shown.age(status.now - catalog.changed_at)} ago"
         yield _row("catalog", f"from {catalog.source}{changed}{': ' if rows else ''}{rows}")
     if status.workers:
