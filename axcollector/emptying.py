@@ -37,6 +37,8 @@ from axcollector.uploader import Uploader
 LOOK_SECONDS: Final = 0.2
 _SWEEP_SECONDS: Final = 1.0
 """Nothing else comes to staging, so a file that failed may be tried again soon."""
+_SURVEY_SECONDS: Final = 600.0
+"""For so long nothing may happen before staging has been looked at for the first time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,9 @@ class Emptying:
             happened = replace(counts, paused_tries=0)  # a probe in vain is nothing new
             if status.in_flight or happened != before:
                 since, before = self._reactor.seconds(), happened
-            if ended or self._reactor.seconds() - since >= self._patience:
+            has_begun = status.backlog.buckets > 0 or happened != Counts()
+            patience = self._patience if has_begun else max(self._patience, _SURVEY_SECONDS)
+            if ended or self._reactor.seconds() - since >= patience:
                 return moment
             await deferLater(self._reactor, LOOK_SECONDS)
 
