@@ -137,7 +137,9 @@ def test_cat(data: Path, capsysbinary: Any) -> None:
     (data.parent.parent / "copy.txt.gz").write_bytes(file.read_bytes())
     for name in (BUCKET, f"staging/{BUCKET}", file.name, f"staging/{BUCKET}/{file.name}", f"{BUCKET}/{file.name}"):
         assert (run("cat", name), capsysbinary.readouterr()) == (0, (acme, b""))
-    assert (run("cat", "copy.txt.gz"), capsysbinary.readouterr().out) == (0, acme)
+    os.symlink("copy.txt.gz", data.parent.parent / "link")
+    for name in ("copy.txt.gz", "link"):
+        assert (run("cat", name), capsysbinary.readouterr().out) == (0, acme)
     everything = b"".join(text for _, text in LINES)
     assert (run("cat", NAME.journal), capsysbinary.readouterr().out) == (0, everything)
     assert run("cat", NAME.journal, "--json") == 0

@@ -3,6 +3,7 @@
 # ruff: noqa: N815 - Twisted's names
 
 import json
+import os
 import sys
 import time
 from typing import Any, ClassVar, Final
@@ -91,6 +92,8 @@ class SendOptions(CommandOptions):
         except ConfigError as exc:
             raise CommandFailed(f"--url: {str(exc).removeprefix('urls: ')}") from exc
         numbers = int(self["batch-records"]), int(self["batch-bytes"])
+        if self["file"] in {None, "-"} and os.isatty(0):
+            sys.stderr.write("Reading records from the terminal, one a line; Ctrl-D ends them.\n")
         with Input(self["file"] or "-", *numbers) as source:
             errand = _Sent(reactor, client, self["scope"], source, int(self["concurrency"]))
             try:

@@ -130,7 +130,7 @@ class CatOptions(DataOptions):
         """The files to show, each with the directory that its name is below, and the item that it is of."""
         name = self["name"]
         if os.path.isfile(name):
-            yield _HERE, None, ItemFile(name, 0)
+            yield _HERE, None, ItemFile(os.path.realpath(name), 0)  # a link of the user's own is followed
             return
         inventory = inventory_of(self)
         items = inventory.find(name)
