@@ -147,3 +147,12 @@ def test_what_would_not_work(here: Path, capsys: Capture) -> None:
         "bearer_token_file:",
         "store:",
     ]
+
+
+def test_sockets_of_systemd(here: Path, capsys: Capture) -> None:
+    """Only the service gets them, so that they are no reason against a start; certificates beside them are read."""
+    text = "listen: [systemd:domain=INET:name=a, systemd:domain=UNIX:name=b]\nworkers: 2\n"
+    assert run(written(here, text)) == 0
+    assert "note: whether systemd has the sockets for the service cannot be told from here\n" in capsys.readouterr().err
+    assert run(written(here, "listen: axtls:systemd=a:certificate=none.pem:key=none.key\n")) == 1
+    assert "none.pem" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from twisted.internet.error import CannotListenError
@@ -85,6 +85,7 @@ def check(reactor: Any, path: str) -> Checked:  # noqa: ANN401 - any Twisted rea
     """What can be said of the configuration in a file."""
     from axcollector.assembly import assemble  # noqa: PLC0415 - as above
     from axcollector.config_file import read_config  # noqa: PLC0415
+    from axcollector.listening import check_endpoints  # noqa: PLC0415
     from axcollector.tap import exposure_of  # noqa: PLC0415
 
     checked = Checked()
@@ -94,7 +95,9 @@ def check(reactor: Any, path: str) -> Checked:  # noqa: ANN401 - any Twisted rea
         checked.notes += loaded.notes
         if warning := exposure_of(config):
             checked.warnings.append(warning)
-        assemble(reactor, config)
+        check_endpoints(reactor, "listen", config.listen)
+        check_endpoints(reactor, "admin_listen", [config.admin_listen] if config.admin_listen else [])
+        assemble(reactor, _without_systemd(config, checked))
         Premises(Disk(), config.local_storage_path, config.data_directory).check()
         _look_at_ports(config, checked)
     except (AxcollectorError, CannotListenError) as exc:
@@ -104,6 +107,24 @@ def check(reactor: Any, path: str) -> Checked:  # noqa: ANN401 - any Twisted rea
     else:
         checked.warnings += _troubles(config)
     return checked
+
+
+def _without_systemd(config: "Config", checked: Checked) -> "Config":
+    """The settings with other endpoints in the place of sockets that systemd gives to nobody but the service."""
+    admin, *listen = [_stand_in(number, text) for number, text in enumerate([config.admin_listen, *config.listen])]
+    if (admin, *listen) == (config.admin_listen, *config.listen):
+        return config
+    checked.notes.append("whether systemd has the sockets for the service cannot be told from here")
+    return replace(config, admin_listen=admin, listen=listen)
+
+
+def _stand_in(number: int, endpoint: str) -> str:
+    return f"tcp:0:interface=127.0.0.{number + 1}" if _is_of_systemd(endpoint) else endpoint
+
+
+def _is_of_systemd(endpoint: str) -> bool:
+    kind, _, named = split_endpoint(endpoint)
+    return kind == "systemd" or "systemd" in named
 
 
 def _look_at_ports(config: "Config", checked: Checked) -> None:
@@ -117,7 +138,7 @@ def _look_at_ports(config: "Config", checked: Checked) -> None:
         kind, arguments, named = split_endpoint(endpoint)
         if kind == "unix":
             check_writable(os.path.dirname(os.path.abspath(named.get("address", arguments[0] if arguments else ""))))
-        elif kind in _TCP and "systemd" not in named:
+        elif kind in _TCP and not _is_of_systemd(endpoint):
             address = named.get("interface", arguments[1] if kind == "tcp" and len(arguments) > 1 else "")
             _look_at_port(address or ("::" if kind == "tcp6" else ""), int(named.get("port") or arguments[0]))
 
