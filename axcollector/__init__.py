@@ -12,7 +12,8 @@ the only transition. To know the package, read it in this order:
    durable, and turning journals into buckets.
    `core/quarantine`, `quarantine`, `quarantine_files`: invalid records that are set aside.
 5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `record_counts`, `supply`, `uploader`: delivering buckets.
-   `apart`, `draining`: what somebody asks for.
+   `apart`, `draining`: what somebody asks for. `inventory`, `inspection`, `verification`: what lies in the stages, for
+   whoever looks from outside; `stopped`, `emptying`: what is done there while no collector runs.
    `core/status`, `core/traffic`, `core/tally`, `stages`, `surveying`, `gathering`: what it says of itself.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.

@@ -8,6 +8,7 @@ Of a directory above ours the owner is not asked for: it is whoever set the plac
 nobody else is in that group, as many systems give each user one: a directory made by hand there should do.
 """
 
+import errno
 import grp
 import os
 import pwd
@@ -36,6 +37,20 @@ def check_private(path: str, *, may_be_link: bool = True) -> None:
     reason = objection(path, facts, os.geteuid())
     if reason is not None:
         raise UnsafeDirectory(reason)
+
+
+def check_writable(path: str) -> None:
+    """See that we could make something in a directory, or in the nearest one above it that is there.
+
+    Raises:
+        OSError: We could not.
+    """
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
 
 def objection(path: str, facts: os.stat_result, uid: int) -> str | None:

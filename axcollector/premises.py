@@ -18,7 +18,7 @@ from axcollector.core.layout import Stage
 from axcollector.directories import DurableDirectories
 from axcollector.disk import Disk, write_durably
 from axcollector.locks import Lock
-from axcollector.ownership import check_above, check_private
+from axcollector.ownership import check_above, check_private, check_writable
 
 WORKERS_SECONDS = 15.0
 """So long a start waits for workers of a parent that was killed; they give up sooner."""
@@ -100,6 +100,22 @@ class Premises:
         except BaseException:
             self.release()
             raise
+
+    def check(self) -> None:
+        """Look whether `acquire` would find anything to object to, or could not write; make and lock nothing.
+
+        Raises:
+            UnsafeDirectory: Others could change what lies here.
+            OSError: It could not be made or written.
+        """
+        check_above(self._root)
+        stages = [os.path.join(self._data_directory, stage) for stage in Stage]
+        for directory in [self._root, *self._directories(), *stages]:
+            if not os.path.lexists(directory):
+                check_writable(os.path.dirname(directory))
+                return
+            check_private(directory, may_be_link=directory not in stages)
+            check_writable(directory)
 
     def _outlast_workers(self) -> None:
         """Wait for workers of a parent that was killed: they still commit and answer, and end soon. Blocking."""

@@ -93,15 +93,17 @@ def launched(service: IService, loaded: Loaded, join: Callable[[object], object]
     return result
 
 
+def exposure_of(config: Config) -> str | None:
+    """What to set, where other machines could do or read what they should not; None: all is well."""
+    doors = ingest_door(config.listen, tokens=config.ingest_auth == "token"), Door([config.admin_listen], "admin token")
+    return warning_of(*doors)
+
+
 def _announce(loaded: Loaded) -> None:
     for note in loaded.notes:
         _log.info("{note}", note=note)
     config = loaded.config
-    doors = (
-        ingest_door(config.listen, tokens=config.ingest_auth == "token"),
-        Door([config.admin_listen], "admin token"),
-    )
-    if warning := warning_of(*doors):
+    if warning := exposure_of(config):
         _log.warn("{warning}", warning=warning)
     _log.info(
         "axcollector {version} takes records at {listen}; data in {data_directory}; files go to {store}",

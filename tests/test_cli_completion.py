@@ -27,6 +27,9 @@ def zsh(*words: str) -> str:
         (["key", "remove", "--app", "a", "--"], ["--product="], ["--email"]),
         (["import", "fi"], ["_files", "--replace"], ["_describe"]),
         (["completion", ""], ["(bash zsh)"], []),
+        (["verify", ""], ["(tmp recovered staging failed quarantine)"], []),
+        (["send", "s", "fi"], ["_files", "--retry-seconds"], ["_describe"]),
+        (["status", "--"], ["--watch", "--token-file="], ["_describe"]),
         (["nonsense", "x", ""], ['"scope:The ids'], []),
     ],
 )
@@ -80,7 +83,11 @@ def test_the_functions(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (["s"], ["scope", "signer-token"]),
+        (["s"], ["scope", "send", "signer-token", "status"]),
+        (["ls", ""], ["failed", "quarantine", "recovered", "staging", "tmp"]),
+        (["cat", "ro"], ["rows and more.jsonl", "rows.d"]),
+        (["drain", "--pa"], ["--patience"]),
+        (["check-config", "ro"], ["rows and more.jsonl", "rows.d"]),
         (["scope", ""], ["add", "list", "remove"]),
         (["scope", "add", "acme", "--i"], ["--id"]),
         (["import", "ro"], ["rows and more.jsonl", "rows.d"]),

@@ -21,7 +21,10 @@ from axcollector.registry import Registry
 
 Capture = pytest.CaptureFixture[str]
 
-COMMANDS = ("scope", "key", "token", "import", "export", "signer-token", "quarantine", "demo", "completion")
+COMMANDS = (
+    *("scope", "key", "token", "import", "export", "signer-token", "quarantine"),
+    *("check-config", "status", "ls", "cat", "verify", "retry", "drain", "send", "demo", "completion"),
+)
 
 
 def run(*argv: str) -> int:

@@ -18,23 +18,24 @@ from typing import Any
 import pytest
 import pytest_twisted
 from twisted.internet import defer, reactor
-from twisted.internet.selectreactor import SelectReactor
 from twisted.internet.task import Clock
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from axcollector.cli import main
-from axcollector.cli.demo import INTERRUPTED, DemoOptions, Errand, fresh_directory
+from axcollector.cli.demo import DemoOptions, fresh_directory
 from axcollector.cli.demo_records import TENANTS, Client, Posting, call, posting, postings
 from axcollector.cli.demo_run import Demo, Plan, register, write_settings
 from axcollector.cli.demo_sender import Sender
 from axcollector.cli.demo_service import DemoFailed, ServiceProcess
 from axcollector.cli.demo_store import Ledger
+from axcollector.cli.errand import INTERRUPTED, Errand
 from axcollector.cli.progress import Progress
 from axcollector.config_file import load_config
 from axcollector.core.errors import RegistryError
 from axcollector.core.records import Rules, check
 from axcollector.registry import Registry
+from tests.errands import own_reactor
 from tests.running import delivered_below, until
 
 ROOT = Path(__file__).parent.parent
@@ -361,28 +362,14 @@ async def test_a_run_that_goes_on(tmp_path: Path) -> None:
     assert not demo._service.running
 
 
-class QuietReactor(SelectReactor):
-    """A reactor beside the tests' own, to which signals belong."""
-
-    def run(self) -> None:
-        """Run without touching the process's signal handlers."""
-        super().run(installSignalHandlers=False)
-
-
 def on_an_errand(work: Callable[[Any], Any], stop_after: float | None = None) -> int:
     """The status of an errand that runs in a reactor of its own."""
-    own = QuietReactor()
-    errand = Errand(own, work(own))
-    if stop_after is not None:
-        own.callLater(stop_after, errand.stop)
-        own.callLater(stop_after, errand.stop)
-    try:
+    with own_reactor() as own:
+        errand = Errand(own, work(own))
+        if stop_after is not None:
+            own.callLater(stop_after, errand.stop)
+            own.callLater(stop_after, errand.stop)
         return errand.run()
-    finally:
-        own.removeAll()
-        own.waker.connectionLost(None)
-        for reader in own._internalReaders:
-            reader.connectionLost(None)
 
 
 def test_an_errand() -> None:

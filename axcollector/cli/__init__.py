@@ -1,4 +1,4 @@
-"""The `axcollector` command: scopes and keys in the registry, tokens, records that were set aside, and a demo.
+"""The `axcollector` command: the registry, tokens, what lies in the stages, a running collector, sending, and a demo.
 
 A group of subcommands is a module, loaded when it is asked for, with an `Options` class for the group and one for
 each subcommand, which has a `run`. The exit status is 0, or 1 where the work failed, or 2 where it was called wrongly,
@@ -58,6 +58,14 @@ class Options(CommandOptions):
             *("quarantine", None, _lazily("axcollector.cli.quarantine.QuarantineOptions")),
             "Records that were set aside because they are invalid",
         ],
+        ["check-config", None, _lazily("axcollector.cli.check_config.CheckConfigOptions"), "Would the service start?"],
+        ["status", None, _lazily("axcollector.cli.status.StatusOptions"), "How a running collector is doing"],
+        ["ls", None, _lazily("axcollector.cli.stages.LsOptions"), "List what lies in the stages"],
+        ["cat", None, _lazily("axcollector.cli.stages.CatOptions"), "Show the records of a bucket or file"],
+        ["verify", None, _lazily("axcollector.cli.verify.VerifyOptions"), "Look whether what lies there is whole"],
+        ["retry", None, _lazily("axcollector.cli.retry.RetryOptions"), "Give failed buckets another chance"],
+        ["drain", None, _lazily("axcollector.cli.drain.DrainOptions"), "Deliver everything now"],
+        ["send", None, _lazily("axcollector.cli.send.SendOptions"), "Send records to a collector"],
         ["demo", None, _lazily("axcollector.cli.demo.DemoOptions"), "See the service at work in a few seconds"],
         ["completion", None, _lazily("axcollector.cli.completion.CompletionOptions"), "Set up the shell's Tab key"],
     ]

@@ -7,6 +7,8 @@ import shutil
 from collections.abc import Callable
 from typing import Final, Self, TextIO
 
+from axcollector.cli import shown
+
 _CELLS: Final = 24
 _LABEL_CELLS: Final = 12
 _REDRAW_SECONDS: Final = 0.1
@@ -26,6 +28,7 @@ class Progress:
         seconds: Callable[[], float],
         *,
         with_rate: bool = True,
+        with_time_left: bool = False,
     ) -> None:
         """Show the beginning.
 
@@ -36,6 +39,7 @@ class Progress:
             unit: What they are called, in the plural.
             seconds: Tells the time.
             with_rate: Whether the rate says anything.
+            with_time_left: Whether to say how long the rest takes at that rate.
         """
         self._stream = stream
         self._label = label
@@ -43,6 +47,7 @@ class Progress:
         self._unit = unit
         self._seconds = seconds
         self._with_rate = with_rate
+        self._with_time_left = with_time_left
         self._terminal = stream.isatty()
         self._started = seconds()
         self._ended: float | None = None
@@ -93,6 +98,19 @@ class Progress:
             self._terminal = False
             self._quarters = _QUARTERS
 
+    def note(self, text: str) -> None:
+        """Write a line above the bar."""
+        if self._terminal:
+            self._stream.write("\r\x1b[K")
+        self._stream.write(text + "\n")
+        if self._terminal:
+            self._draw()
+        self._stream.flush()
+
+    def expect(self, total: int) -> None:
+        """It is known, or known better, how many units there are."""
+        self._total = total
+
     def _say_quarter(self) -> None:
         quarters = self._share_of(_QUARTERS)
         if quarters > self._quarters:
@@ -111,7 +129,12 @@ class Progress:
     def _text(self, bar: str) -> str:
         rate = f"  {self.rate:,.0f}/s" if self.done and self._with_rate else ""
         of = "" if self._total is None else f" of {self._total:,}"
-        return f"{self._label:<{_LABEL_CELLS}}{bar}{self.done:,}{of} {self._unit}{rate}"
+        return f"{self._label:<{_LABEL_CELLS}}{bar}{self.done:,}{of} {self._unit}{rate}{self._time_left()}"
+
+    def _time_left(self) -> str:
+        if not self._with_time_left or self._total is None or not 0 < self.done < self._total or not self.rate:
+            return ""
+        return f"  {shown.left((self._total - self.done) / self.rate)} left"
 
     def _bar(self) -> str:
         if self._total is None:

@@ -8,11 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 from twisted.python import usage
 
+from axcollector.cli import shown
+from axcollector.cli.data_options import DataOptions, read_token
 from axcollector.cli.options import CommandOptions, Listing, free_texts, printable, write_out
 from axcollector.cli.progress import Progress
 from axcollector.cli.quarantine_client import Client, url_of
@@ -24,24 +26,12 @@ from axcollector.core.signing import parse_tenant
 from axcollector.disk import Disk
 from axcollector.quarantine_files import QuarantineFile, files_in, taking_out
 
-if TYPE_CHECKING:
-    from axcollector.config import Config
-
 COLUMNS: Final = ("tenant", "records", "oldest", "reasons", "file")
 """What `list` shows of a file."""
-_TOKEN_BYTES: Final = 4096
 
 
-class QuarantinedOptions(CommandOptions):
+class QuarantinedOptions(DataOptions):
     """Options of a subcommand on records that were set aside."""
-
-    optParameters: ClassVar[list[Any]] = [
-        ["config", "c", None, "The collector's configuration, which says where its data is"],
-        ["local-storage-path", "l", None, "The data directory; without either, ./axcollector-data"],
-    ]
-    compData = usage.Completions(
-        optActions={"config": usage.CompleteFiles(), "local-storage-path": usage.CompleteDirs()}
-    )
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # untyped in Twisted
@@ -51,13 +41,6 @@ class QuarantinedOptions(CommandOptions):
         """End with what is damaged, if anything is."""
         if self.damaged:
             raise QuarantineError("; ".join(self.damaged))
-
-    def settings(self) -> "Config":
-        """The collector's configuration: that of the file named, or the defaults."""
-        from axcollector.config_file import load_config  # noqa: PLC0415 - help and completion need none
-
-        path = self["local-storage-path"]
-        return load_config(self["config"], {"local_storage_path": path} if path else {})
 
     def directory(self) -> str:
         """Where they lie."""
@@ -155,12 +138,10 @@ def _lines(file: QuarantineFile, damaged: list[str]) -> Iterator[tuple[int, byte
 
 def _shown(row: dict[str, Any]) -> dict[str, str]:
     """A row for people."""
-    age = max(0.0, row["age_seconds"])
-    unit, seconds = next(((u, s) for u, s in (("d", 86_400), ("h", 3600), ("min", 60)) if age >= s), ("s", 1))
     return {
         "tenant": f"{row['organization']} {row['environment']}",
         "records": str(row["records"]),
-        "oldest": f"{age // seconds:.0f} {unit} ago",
+        "oldest": f"{shown.age(row['age_seconds'])} ago",
         "reasons": "; ".join(f"{each['records']} × {each['reason']}" for each in row["reasons"]),
         "file": row["file"],
     }
@@ -249,16 +230,8 @@ class RetryOptions(ChosenOptions):
         url = self["url"] or next(iter(urls), None)
         if url is None:
             raise usage.UsageError("the configuration does not tell where the collector can be asked; use --url")
-        return Client(url, settings.base_path, self._token(), self["ca-file"])
-
-    def _token(self) -> str | None:
-        if not self["token-file"]:
-            return None
-        with open(self["token-file"], encoding="ascii", errors="replace") as file:
-            token = file.read(_TOKEN_BYTES).strip()
-        if not token.isprintable() or not token.isascii() or " " in token or not token:
-            raise QuarantineError(f"{self['token-file']} does not hold a token: one line of visible ASCII characters")
-        return token
+        token = read_token(self["token-file"], QuarantineError) if self["token-file"] else None
+        return Client(url, settings.base_path, token, self["ca-file"])
 
     def _tell(self, outcome: Outcome) -> None:
         for problem in outcome.problems:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from axcollector.cli import token_commands
-from axcollector.cli.options import CommandOptions
 from axcollector.cli.token_commands import TokenOptions
 from axcollector.core.signing import parse_tenant
 from axcollector.signer.config import SIGNER_KEYS, read_signer_config
@@ -54,25 +53,13 @@ class NewOptions(SignersTokens, token_commands.NewOptions):
 class ListOptions(SignersTokens, token_commands.TokenListOptions):
     """Options of `signer-token list`."""
 
-    longdesc = "Lists the tokens, but not what they are. Example: axcollector signer-token list --json"
-
 
 class RevokeOptions(SignersTokens, token_commands.RevokeOptions):
     """Options of `signer-token revoke`."""
 
-    longdesc = (
-        "Makes a token good for nothing, within two seconds, by the id that `list` shows."
-        " Example: axcollector signer-token revoke 1f0c2a9be74d"
-    )
 
-
-class SignerTokenOptions(CommandOptions):
+class SignerTokenOptions(token_commands.TokenGroup):
     """Options of the group."""
 
     longdesc = "Example: axcollector signer-token new acme~prod --expires 90d"
-    subCommands: ClassVar[Sequence[Any]] = [
-        ["new", None, NewOptions, "Make a token and print it"],
-        ["list", None, ListOptions, "List the tokens"],
-        ["revoke", None, RevokeOptions, "Make a token good for nothing"],
-    ]
-    compData = usage.Completions(extraActions=[usage.CompleteList([each[0] for each in subCommands])])
+    subCommands: ClassVar[Sequence[Any]] = token_commands.subcommands(NewOptions, ListOptions, RevokeOptions)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from twisted.python import usage
 
 from axcollector.cli import token_commands
-from axcollector.cli.options import CommandOptions, RegistryOptions
+from axcollector.cli.options import RegistryOptions
 from axcollector.cli.token_commands import TokenOptions
 from axcollector.core.errors import RegistryError
 from axcollector.registry import Registry
@@ -89,25 +89,13 @@ class NewOptions(CollectorsTokens, token_commands.NewOptions, _ScopesRegistry):
 class ListOptions(_Configured, token_commands.TokenListOptions):
     """Options of `token list`."""
 
-    longdesc = "Lists the tokens, but not what they are. Example: axcollector token list --json"
-
 
 class RevokeOptions(_Configured, token_commands.RevokeOptions):
     """Options of `token revoke`."""
 
-    longdesc = (
-        "Makes a token good for nothing, within two seconds, by the id that `list` shows."
-        " Example: axcollector token revoke 1f0c2a9be74d"
-    )
 
-
-class TokenGroupOptions(CommandOptions):
+class TokenGroupOptions(token_commands.TokenGroup):
     """Options of the group."""
 
     longdesc = "Example: axcollector token new SCOPE --expires 90d"
-    subCommands: ClassVar[Sequence[Any]] = [
-        ["new", None, NewOptions, "Make a token and print it"],
-        ["list", None, ListOptions, "List the tokens"],
-        ["revoke", None, RevokeOptions, "Make a token good for nothing"],
-    ]
-    compData = usage.Completions(extraActions=[usage.CompleteList([each[0] for each in subCommands])])
+    subCommands: ClassVar[Sequence[Any]] = token_commands.subcommands(NewOptions, ListOptions, RevokeOptions)

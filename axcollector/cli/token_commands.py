@@ -112,6 +112,11 @@ class NewOptions(TokenOptions):
 class TokenListOptions(TokenOptions, Listing):
     """Options of `list`."""
 
+    @property
+    def longdesc(self) -> str:
+        """What stands in its help."""
+        return f"Lists the tokens, but not what they are. Example: axcollector {self.group} list --json"
+
     def run(self) -> None:
         """List them."""
         with self.open_tokens() as file:
@@ -126,10 +131,41 @@ class RevokeOptions(TokenOptions):
 
     required = ("id",)
 
+    @property
+    def longdesc(self) -> str:
+        """What stands in its help."""
+        return (
+            "Makes a token good for nothing, within two seconds, by the id that `list` shows."
+            f" Example: axcollector {self.group} revoke 1f0c2a9be74d"
+        )
+
     def run(self) -> None:
         """Revoke it."""
         with self.open_tokens() as file:
             file.revoke(self["id"])
+
+
+class TokenGroup(CommandOptions):
+    """Options of a group."""
+
+    subCommands: ClassVar[Sequence[Any]] = ()
+    compData: usage.Completions
+
+    def __init_subclass__(cls) -> None:
+        """Its subcommands can be completed."""
+        super().__init_subclass__()
+        cls.compData = usage.Completions(extraActions=[usage.CompleteList([each[0] for each in cls.subCommands])])
+
+
+def subcommands(
+    new: type[NewOptions], listed: type[TokenListOptions], revoke: type[RevokeOptions]
+) -> Sequence[Sequence[Any]]:
+    """The subcommands of a group."""
+    return [
+        ["new", None, new, "Make a token and print it"],
+        ["list", None, listed, "List the tokens"],
+        ["revoke", None, revoke, "Make a token good for nothing"],
+    ]
 
 
 def _shown(seconds: int) -> str:

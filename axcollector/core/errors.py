@@ -24,6 +24,7 @@
      ├── QuarantineError         records that were set aside cannot be read, or sent again
      │    └── QuarantineDamaged  a file of them is damaged
      ├── TokensError             the file of tokens, or a change asked of it, is unusable
+     ├── CommandFailed           what a command was asked for was not done, or not all of it
      └── UploadFailed            a file could not be delivered; counts as an attempt of its bucket
           ├── FileRefused        it will not be while it is as it is: permanent
           ├── TimedOut           whoever was asked took too long
@@ -243,6 +244,10 @@ class QuarantineDamaged(QuarantineError):
 
 class TokensError(AxcollectorError):
     """The file of tokens cannot be used, or what is asked of it makes no sense; the message says which file."""
+
+
+class CommandFailed(AxcollectorError):
+    """What a command was asked for was not done, or not all of it; the message says what to do."""
 
 
 class UploadFailed(AxcollectorError):

@@ -105,7 +105,7 @@ class LineReader:
         start = 0
         while (end := rest.find(b"\n", start)) >= 0:  # not `split`: there may be half a million of them
             line = rest[start:end]
-            given += self._judged(line, _is_object(line))
+            given += self._judged(line, is_object(line))
             start = end + 1
         self._open_start = self._text - (len(rest) - start)
         self._open += rest[start:]
@@ -125,7 +125,7 @@ class LineReader:
     def _close(self, piece: bytes) -> bytes:
         """The end of a line."""
         line = bytes(self._open) + piece
-        good = _is_object(line) if self._passing is None else self._passing
+        good = is_object(line) if self._passing is None else self._passing
         self._open.clear()
         self._passing = None
         return self._judged(line, good)
@@ -140,7 +140,7 @@ def _changed() -> ValueError:
     return ValueError("it was changed while it was read")
 
 
-def _is_object(line: bytes) -> bool:
+def is_object(line: bytes) -> bool:
     """Whether it is one JSON object; the decoder alone would refuse lone surrogates, and not look into strings."""
     try:
         _OBJECT.decode(line)
