@@ -53,7 +53,7 @@ class Parent(Process):
 
 def gone(*pids: int) -> None:
     """Wait until none of these processes is there, or only as a zombie; a process that stays fails the test."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(is_there(pid) for pid in pids):
         assert time.monotonic() < deadline, f"still there: {pids}"
         time.sleep(0.01)
@@ -97,14 +97,14 @@ def test_two_workers(tmp_path: Path, processes: list[Process]) -> None:
     assert len(workers) == 2
     with Registry.open(str(tmp_path / "axcollector-data" / "registry.db")) as registry:
         other = registry.add_scope("acme", "test").id
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     taken = 0
     while taken < 20:  # in a row: both workers know it
         assert time.monotonic() < deadline
         taken = taken + 1 if parent.post(f"/analytics/{other}", batch(taken, 1))[0] == 200 else 0
     before = time.monotonic()
     status, log = parent.end()
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 30  # ten, and what a busy machine adds
     assert (status, "Traceback" in log) == (CLEAN, False)
     gone(*workers)
     data = tmp_path / "axcollector-data"
