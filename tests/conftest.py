@@ -3,6 +3,7 @@
 import gc
 import itertools
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -26,6 +27,10 @@ _tests_begun = itertools.count()
 
 # Directories that tests make are such as services start in, whatever the umask of whoever runs the tests.
 os.umask(0o022)
+
+# Nor do they ignore Ctrl-C, which a shell has those do that it starts in the background.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 TESTS_BETWEEN_FULL_COLLECTIONS = 100
