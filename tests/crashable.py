@@ -88,6 +88,11 @@ class Synced:
 
 Change = Named | Written | Cut | Synced
 
+_Names = tuple[dict[int, Named], AbstractSet[int]]
+"""The changes of names by number, and the numbers of those that are durable."""
+_Files = tuple[dict[int, bytes], dict[int, list[Written | Cut]]]
+"""Each file's durable content, and what was done to it since."""
+
 
 @dataclass(frozen=True, slots=True)
 class Loss:
@@ -166,6 +171,7 @@ class CrashableDisk(Disk):
         self._entries: dict[_Entry, int | None] = {}
         self._changed_at: dict[_Entry, int] = {}
         self._numbers = 1
+        self._looked_at: tuple[tuple[int, int], _Names, _Files] | None = None
         self._adopt_all(_TOP, root)
 
     # What may be found after a cut.
@@ -197,6 +203,7 @@ class CrashableDisk(Disk):
             self._found.copy(),
         )
         copy._entries, copy._changed_at, copy._numbers = {**self._found}, {}, self._numbers
+        copy._looked_at = None
         for number, change in enumerate(copy.log):
             if isinstance(change, Named):
                 copy._apply(number, change)
@@ -205,8 +212,9 @@ class CrashableDisk(Disk):
     def state(self, step: int, lost: Loss) -> State:
         """What `after` makes, as a value."""
         chance = lost.chance(step)
+        names, (durable, pending) = self._at(step)
         entries: dict[_Entry, int | None] = {**self._found}
-        for number in sorted(self._names_kept(step, lost, chance)):
+        for number in sorted(_names_kept(*names, lost, chance)):
             change = self.log[number]
             assert isinstance(change, Named)
             entries.update(change.entries)
@@ -214,7 +222,6 @@ class CrashableDisk(Disk):
         for (directory, name), what in sorted(entries.items()):
             if what is not None:
                 below.setdefault(directory, []).append((name, what))
-        durable, pending = self._files(step)
         state: State = {}
         waiting = [("", _TOP)]
         for path, number in waiting:
@@ -238,8 +245,14 @@ class CrashableDisk(Disk):
             isinstance(later, Synced) and later.what == change.file for later in self.log[number:step]
         )
 
-    def _names(self, step: int) -> tuple[dict[int, Named], set[int]]:
-        """The changes of names by number, and the numbers of those that are durable."""
+    def _at(self, step: int) -> tuple[_Names, _Files]:
+        """What is known of a cut there, whatever it loses; several losses at one step are asked for in a row."""
+        cut = step, len(self._contents)  # what was made beside this class may have been taken up meanwhile
+        if self._looked_at is None or self._looked_at[0] != cut:
+            self._looked_at = cut, self._names(step), self._files(step)
+        return self._looked_at[1:]
+
+    def _names(self, step: int) -> _Names:
         named: dict[int, Named] = {}
         synced: dict[int, int] = {}
         for number, change in enumerate(self.log[:step]):
@@ -250,14 +263,7 @@ class CrashableDisk(Disk):
         done = [n for n, change in named.items() if all(synced.get(d, -1) > n for d in change.directories)]
         return named, _with_needs(named, done)
 
-    def _names_kept(self, step: int, lost: Loss, chance: random.Random) -> set[int]:
-        """The steps that changed names and are not lost."""
-        named, durable = self._names(step)
-        pending = [number for number in named if number not in durable]
-        return durable | _with_needs(named, _chosen(named, pending, lost, chance))
-
-    def _files(self, step: int) -> tuple[dict[int, bytes], dict[int, list[Written | Cut]]]:
-        """Each file's durable content, and what was done to it since."""
+    def _files(self, step: int) -> _Files:
         durable = dict(self._contents)
         pending: dict[int, list[Written | Cut]] = {}
         for change in self.log[:step]:
@@ -375,6 +381,14 @@ class CrashableDisk(Disk):
     def _adopt_all(self, directory: int, path: str) -> None:
         for name in self.names(path):
             self._adopt((directory, name), os.path.join(path, name))
+
+
+def _names_kept(
+    named: dict[int, Named], durable: AbstractSet[int], lost: Loss, chance: random.Random
+) -> AbstractSet[int]:
+    """The steps that changed names and are not lost."""
+    pending = [number for number in named if number not in durable]
+    return durable | _with_needs(named, _chosen(named, pending, lost, chance))
 
 
 def _chosen(named: dict[int, Named], pending: Sequence[int], lost: Loss, chance: random.Random) -> Sequence[int]:

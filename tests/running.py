@@ -74,7 +74,7 @@ class Running:
         for key in keys:
             registry.add_key(scope, key, product=f"p-{key}", app=f"a-{key}", developer=f"d-{key}", email=f"{key}@x.y")
         registry.close()
-        await until(lambda: self._knows(scope), 5)
+        await until(lambda: self._knows(scope))
         return scope
 
     def _knows(self, scope: str) -> bool:

@@ -176,7 +176,7 @@ async def test_with_and_without_caching(tmp_path: Path, caching: bool) -> None:
         tokens = [file.add([scope], time.time())[1] for scope in scopes]
     watch = service.collector._ingesting._tokens
     assert watch is not None
-    await until(lambda: watch.problem() is None and watch.find(tokens[2]) is not None, 10)
+    await until(lambda: watch.problem() is None and watch.find(tokens[2]) is not None)
     assert service.collector.problems()["tokens"] is None
     named = batch(0, 10).replace(b"{", b'{"organization": "acme", "environment": "prod", ', 1)
     routes = [("/axpublisher/organization/acme/environment/prod", batch(0, 10)), ("/analytics", named)]
@@ -189,7 +189,7 @@ async def test_with_and_without_caching(tmp_path: Path, caching: bool) -> None:
     assert (answer[0], answer[1]["errorCode"]) == (429, "RATE_LIMITED")
     with Registry.open(str(root / "registry.db")) as registry:
         registry.remove_scope(scopes[0])
-    await until(lambda: not caching or service.collector.sync.catalog.tenant_of_scope(scopes[0]) is None, 10)
+    await until(lambda: not caching or service.collector.sync.catalog.tenant_of_scope(scopes[0]) is None)
     for path, body in routes:
         answer = await service.post(path, body, Authorization=f"Bearer {tokens[0]}")
         assert answer[0] == 403

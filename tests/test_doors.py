@@ -14,6 +14,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides
 
+from tests.effort import either
 from tests.test_webapi import JSON, PUBLISHER, RECORD, Stand, batch
 from tests.wire import Connection, answers_in, request
 
@@ -85,7 +86,7 @@ def said(stand: Stand, data: bytes, piece: int) -> tuple[list[bytes], bool]:
 @example("POST", "/analytics/s1", (("Content-Type", b"application/json"),), batch(), "1.1", 0, 0, False)
 @example("POST", "/analytics/s1", (("Content-Type", b"application/json"),), batch(), "1.0", 0, 0, False)
 @example("HEAD", "/openapi.json", (), b"", "1.1", 0, 0, False)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=either(300, 100))
 def test_both_answer_the_same(
     stands: tuple[Stand, Stand],
     method: str,

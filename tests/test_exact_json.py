@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from axcollector.core import jsontext, payload
 from axcollector.core.errors import Rejected
 from axcollector.core.unpacking import Limits
+from tests.effort import either
 from tests.ingest_oracle import (
     END,
     LIMITS,
@@ -196,14 +197,14 @@ _PIECES = [b"", b'"', b"\\", b"\xff", b",", b"]", b"[", b"}", b"{", b"\n", b"\0"
 _PIECES += [b"\xed\xa0\x80", b"\\ud800", b"NaN", b"null", b"true", b":", b"\xef\xbb\xbf", b'"":1,', b"\\u005f", b"_"]
 
 
-@settings(max_examples=100)
+@settings(max_examples=either(100, 40))
 @given(bodies)
 def test_grammar(sent: bytes) -> None:
     """For any bodies made by JSON's grammar, with repeated and escaped keys."""
     check_body(sent)
 
 
-@settings(max_examples=150)
+@settings(max_examples=either(150, 60))
 @given(bodies, st.randoms(use_true_random=False), st.integers(1, 3))
 def test_mutated(sent: bytes, chance: random.Random, changes: int) -> None:
     """For any of these with something changed, put in, doubled or left out."""

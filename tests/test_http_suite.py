@@ -126,7 +126,7 @@ def test_cut_in_pieces(make_site: MakeSite, case: str) -> None:
     """However its bytes come, and also behind another request."""
     data, status = CUT[case]
     for piece in PIECES:
-        for before in (b"", PROBE):
+        for before in (b"", PROBE) if piece != 1 else (b"",):  # byte by byte they are long
             stand = InMemory(make_site)
             connection = stand.ask(before + data + PROBE, piece)
             assert [a.status for a in connection.answers()] == ([200, status] if before else [status])

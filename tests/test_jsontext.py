@@ -111,4 +111,4 @@ def test_others_get_their_turn(text: bytes, function: Callable[[bytes], object])
         time.sleep(0)
         turns += 1
     worker.join()
-    assert turns > 30
+    assert turns > 5  # one call for all of it leaves two or three; on a busy machine each turn takes long to come

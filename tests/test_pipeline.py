@@ -96,22 +96,22 @@ async def test_restarts_inside_an_interval(tmp_path: Path) -> None:
 
 @pytest_twisted.ensureDeferred
 async def test_a_store_that_is_down_for_many_intervals(tmp_path: Path) -> None:
-    """The signer and store are away for ten intervals, then come: all is delivered, nothing under two names."""
+    """The signer and store are away for six intervals, then come: all is delivered, nothing under two names."""
     server = SigningServer()
     port = reactor.listenTCP(0, server.site(), interface="127.0.0.1")
     base = f"http://127.0.0.1:{port.getHost().port}"
     server.next_signs.extend([answer(503, Retry_After="1")] * 1000)
     service = await Running(tmp_path / "data", uap_server_base=base, bearer_token=server.token).start()
     scopes = [await service.scope(*names) for names in TWO_TENANTS]
-    for number in range(22):
+    for number in range(14):
         await service.send(scopes[number % 2], [record(number)])
         await task.deferLater(reactor, 0.5)
     assert server.objects == {}
     server.next_signs.clear()
-    await until(lambda: sum(len(gzip.decompress(data).splitlines()) for data in server.objects.values()) >= 22)
+    await until(lambda: sum(len(gzip.decompress(data).splitlines()) for data in server.objects.values()) >= 14)
     await until(lambda: not list((tmp_path / "data" / "ax" / "staging").iterdir()))
     lines = [line for data in server.objects.values() for line in gzip.decompress(data).splitlines()]
-    assert ids_of(lines) == dict.fromkeys(range(22), 1)
+    assert ids_of(lines) == dict.fromkeys(range(14), 1)
     assert len({key for _, key in server.objects}) == len(server.objects)
     assert {tenant for tenant, _ in server.objects} == {"acme~prod", "zoo~te%7Est"}
     assert list((tmp_path / "data" / "ax" / "failed").iterdir()) == []

@@ -144,7 +144,7 @@ def test_an_ordered_shutdown(tmp_path: Path, processes: list[Process]) -> None:
     assert processes[0].post(f"/analytics/{scope}", batch(0, 3))[0] == 200
     before = time.monotonic()
     status, log = processes[0].end()
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 30  # ten, and what a busy machine adds
     assert (status, "Traceback" in log) == (CLEAN, False)
     data = tmp_path / "axcollector-data" / "ax"
     assert list((data / "tmp").iterdir()) == []

@@ -13,6 +13,7 @@ from axcollector.core.errors import RegistryError
 from axcollector.core.model import NO_DEVELOPER, DeveloperInfo, Tenant
 from axcollector.core.tables import COLUMNS, COMPANIES, KEYS, MAPPER, SCOPES, Row, short_name
 from axcollector.registry import IDS_A_QUESTION, Key, Registry, Scope
+from tests.effort import either
 from tests.test_catalog import LONG, Tables, everything_of, put, some_rows
 
 FOREIGN = """
@@ -68,7 +69,7 @@ class AsCatalog(Catalog):
         return self.registry.developers(tenant_id, [client_id])[client_id]
 
 
-@settings(max_examples=50)
+@settings(max_examples=either(50, 25))
 @given(some_rows)
 def test_registry_and_catalog_agree(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, Row]]) -> None:
     """Asked the same, the registry and a catalog built from it answer the same, whatever is in the tables."""

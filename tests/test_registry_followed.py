@@ -23,6 +23,7 @@ from axcollector.registry import Registry
 from axcollector.registry_log import MAX_CHANGED_ROWS
 from axcollector.sync.events import Snapshot
 from axcollector.sync.listener import SyncListener
+from tests.effort import either
 from tests.fakes import HeldThread, result_of
 from tests.test_catalog import everything_of, rows_of
 from tests.test_registry import execute
@@ -417,7 +418,7 @@ def execute_all(connection: sqlite3.Connection, edits: list[Statement]) -> None:
 some_statements = st.lists(statements(), min_size=1, max_size=10)
 
 
-@settings(max_examples=50)
+@settings(max_examples=either(50, 20))
 @given(st.lists(some_statements, min_size=3, max_size=8))
 def test_lists_alone(edits: list[list[Statement]]) -> None:
     """After a first snapshot lists alone keep the catalog equal to the file."""
@@ -509,5 +510,5 @@ class Edits(RuleBasedStateMachine):
         self.directory.cleanup()
 
 
-Edits.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+Edits.TestCase.settings = settings(max_examples=either(25, 10), stateful_step_count=15, deadline=None)
 test_edits_by_others = Edits.TestCase

@@ -161,8 +161,8 @@ def test_certificates_and_settings_under_load(supervisor: Supervisor, tmp_path: 
     for client in (kept, halfway, renewed, after):
         client.http.close()
     log = supervisor.end(process)
-    # At least one for the flood, not one for each of it.
-    assert 2 <= len(lines_with(log, "SIGHUP: the configuration was read")) < 100
+    # Not one for each of the flood; on a busy machine one for all, which finds the new certificate as well.
+    assert 1 <= len(lines_with(log, "SIGHUP: the configuration was read")) < 100
     assert lines_with(log, "the configuration cannot be used, and nothing of it is: request_timeout: 'nonsense'")
     assert lines_with(log, f"listen goes on with the certificate it has: key={key} cannot be used")
 
@@ -341,8 +341,9 @@ def started_as(supervisor: Supervisor, unit: Unit, given: socket.socket) -> "sub
     return supervisor.run(*TWISTD, *options, given=given)
 
 
-@pytest.mark.parametrize("kind", UNITS)
-@pytest.mark.parametrize("host", ["", "[::1]:0", "[::]:0", "127.0.0.1:0"])
+@pytest.mark.parametrize(
+    ("kind", "host"), [("plain", ""), ("tls", ""), ("tls", "[::1]:0"), ("plain", "[::]:0"), ("plain", "127.0.0.1:0")]
+)
 def test_a_socket_that_the_service_is_given(supervisor: Supervisor, tmp_path: Path, kind: str, host: str) -> None:
     """The command lines of the units take records on it, with and without TLS, IPv4 and IPv6, and stay when idle."""
     authority = Authority()

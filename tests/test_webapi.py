@@ -38,6 +38,7 @@ from axcollector.site import IngestSite
 from axcollector.spool import Spool
 from axcollector.webapi import AnalyticsAPI
 from tests.conftest import LoggedFailures
+from tests.effort import either
 from tests.fakes import HeldThread, SameThread
 from tests.wire import Answer, Connection, request
 
@@ -958,7 +959,7 @@ BEHIND = st.sampled_from([0, 1])
 
 
 @given(BEHIND, ROUTES, BODIES, st.booleans(), st.sampled_from([0, 3, 100]))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=either(300, 100))
 def test_any_body(stands: list[Stand], behind: int, target: str, body: bytes, gzipped: bool, chunks: int) -> None:
     """Whatever a body holds it is taken or refused, in JSON."""
     stand = stands[behind]
@@ -1005,7 +1006,7 @@ CONTROLS = bytes(each for each in (*range(32), 127) if each != ord("\t"))
     st.binary(max_size=9),
     st.integers(0, 3),
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=either(300, 100))
 def test_any_request(stands: list[Stand], behind: int, method: str, target: str, header: bytes, piece: int) -> None:
     """Whatever the path, the method and the headers, there is an answer in JSON."""
     stand = stands[behind]

@@ -53,7 +53,7 @@ class Parent(Process):
 
 def gone(*pids: int) -> None:
     """Wait until none of these processes is there, or only as a zombie; a process that stays fails the test."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while any(is_there(pid) for pid in pids):
         assert time.monotonic() < deadline, f"still there: {pids}"
         time.sleep(0.01)
@@ -97,14 +97,14 @@ def test_two_workers(tmp_path: Path, processes: list[Process]) -> None:
     assert len(workers) == 2
     with Registry.open(str(tmp_path / "axcollector-data" / "registry.db")) as registry:
         other = registry.add_scope("acme", "test").id
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     taken = 0
     while taken < 20:  # in a row: both workers know it
         assert time.monotonic() < deadline
         taken = taken + 1 if parent.post(f"/analytics/{other}", batch(taken, 1))[0] == 200 else 0
     before = time.monotonic()
     status, log = parent.end()
-    assert time.monotonic() - before < 10
+    assert time.monotonic() - before < 30  # ten, and what a busy machine adds
     assert (status, "Traceback" in log) == (CLEAN, False)
     gone(*workers)
     data = tmp_path / "axcollector-data"
@@ -192,7 +192,10 @@ def test_a_second_parent_is_refused(tmp_path: Path, processes: list[Process]) ->
 
 
 class Gateway(threading.Thread):
-    """A client that sends single records over one kept connection, and over a new one where it is told to close."""
+    """A client that sends single records over one kept connection, and over a new one where it is told to close.
+
+    It leaves the machine some time between two of them: what it waits for is not how many they become.
+    """
 
     def __init__(self, port: int, path: str, first: int) -> None:
         super().__init__(daemon=True)
@@ -204,7 +207,7 @@ class Gateway(threading.Thread):
 
     def run(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        while not self.ending.is_set():
+        while not self.ending.wait(0.01):
             number = self.sent.stop
             connection.request("POST", self.path, batch(number, 1), {"Content-Type": "application/json"})
             response = connection.getresponse()  # a connection that is cut raises, and the thread ends
@@ -232,7 +235,7 @@ def test_sighup_replaces_workers_and_refuses_nobody(tmp_path: Path, processes: l
     processes.append(parent)
     path = f"/analytics/{scope}"
     assert parent.post(path, batch(0, 51))[0] == 413
-    gateways = [Gateway(parent.port, path, 10**6 * number) for number in range(1, 9)]
+    gateways = [Gateway(parent.port, path, 10**6 * number) for number in range(1, 7)]
     for gateway in gateways:
         gateway.start()
     before = parent.pids()
