@@ -94,6 +94,7 @@ FLOORS: Final = {
         "llhttp_channel",
         "llhttp_parts",
         "running",
+        "usual",
         "door",
         "site",
         "webapi",

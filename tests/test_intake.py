@@ -24,6 +24,8 @@ LIMITS = Limits(10 << 20, 50 << 20, 20_000)
 class KnownTenant:
     """A directory of one tenant."""
 
+    catalog = None
+
     def ready(self) -> bool:
         return True
 
