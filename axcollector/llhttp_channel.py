@@ -28,6 +28,7 @@ from axcollector.channel import BEHIND_BYTES, BoundedChannel, IngestRequest
 from axcollector.conversation import State
 from axcollector.heads import Cut
 from axcollector.llhttp_parts import Chunks, Message, NotHTTP
+from axcollector.outlet import Outlet
 from axcollector.reception import Incoming
 from axcollector.running import Running
 from axcollector.usual import Head, Usual
@@ -44,7 +45,7 @@ class LlhttpChannel(BoundedChannel):
     _blank_seen = False
     _reading = False
     _running: Running[Answer] | None = None
-    _at_once = False
+    _outlet: Outlet
     _seen: Head | None = None
     _usual: Usual | None = None
     _held = 0
@@ -52,8 +53,7 @@ class LlhttpChannel(BoundedChannel):
 
     def connectionMade(self) -> None:
         """The connection is open."""
-        # Of the class itself: what wraps a transport, as TLS does, may let all but what it has itself through.
-        self._at_once = hasattr(type(self.transport), "writeSomeData") and not getattr(self.transport, "TLS", False)
+        self._outlet = Outlet(self.transport)
         super().connectionMade()
 
     # What comes
@@ -77,7 +77,9 @@ class LlhttpChannel(BoundedChannel):
 
         The hot path: it may neither take a head apart nor make an object for a request, but the body.
         """
-        if self.conversation.state is not State.IDLE or self._buffer or self.paused or self._blank_seen:
+        if self.conversation.state is not State.IDLE or self._buffer or self._dataBuffer:
+            return False
+        if self.paused or self._blank_seen:
             return False
         site = self.site
         door, body = site.door, known.head.body_of(data)
@@ -157,7 +159,7 @@ class LlhttpChannel(BoundedChannel):
         self.persistent = self._persists(message.version, message.values_of)
         message.incoming.announce(length)
         if message.version == b"HTTP/1.1" and message.values_of(b"expect"):
-            self._at_once = False
+            self._outlet.others_write()
             self._send100Continue()
         self._chunks = Chunks(message.incoming) if length is None else None
         self._left = length or 0
@@ -210,7 +212,7 @@ class LlhttpChannel(BoundedChannel):
     def _give_to_resource(self, message: Message) -> None:
         """Have the site's resource answer, which wants a Request."""
         self._message = None
-        self._at_once = False
+        self._outlet.others_write()
         request = IngestRequest(self)
         request.incoming = message.incoming
         request.content = message.incoming.content
@@ -253,7 +255,7 @@ class LlhttpChannel(BoundedChannel):
 
         The hot path: it may not make a Request or `Headers`, nor leave to the reactor what can be sent now.
         """
-        self._send(data)
+        self._outlet.send(data)
         resume = self._behind > BEHIND_BYTES
         self._note_answered()
         self._handlingRequest = False
@@ -268,21 +270,6 @@ class LlhttpChannel(BoundedChannel):
             self._dataBuffer = []
         if self._buffer:
             self._read()
-
-    def _send(self, data: bytes) -> None:
-        """Send bytes behind what was sent before.
-
-        As long as the kernel takes everything at once nothing is queued, and the reactor need not be asked to wait
-        until it does: that takes two system calls an answer. Of what it leaves the transport takes care, from then on.
-        """
-        if self._at_once:
-            sent = self.transport.writeSomeData(data)  # type: ignore[attr-defined]  # see `_at_once`
-            if sent == len(data):
-                return
-            self._at_once = False
-            if isinstance(sent, int):
-                data = data[sent:]
-        self.transport.write(data)
 
     # What ends it
 

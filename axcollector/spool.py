@@ -143,7 +143,10 @@ class Spool:
             self._quarantine.settle(size, 0 if failure is not None else count)
         self._commit()
         for entry in group:
-            entry.waiter(failure)
+            try:
+                entry.waiter(failure)
+            except Exception:  # noqa: BLE001 - the others wait, too
+                report(self._log, "one who waited for a commit could not be told how it went")
 
     def finish_due(self) -> "defer.Deferred[None]":
         """Finish the open journal if the present interval is another. Fires when that is done."""

@@ -95,6 +95,7 @@ FLOORS: Final = {
         "llhttp_parts",
         "running",
         "usual",
+        "outlet",
         "door",
         "site",
         "webapi",
