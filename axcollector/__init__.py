@@ -20,9 +20,9 @@ the only transition. To know the package, read it in this order:
 7. `config_keys`, `config`, `destination`, `plans`, `upstream`, `ingesting`, `delivering`, `collector`: the whole, put
    together.
 8. `heads`, `reception`, `conversation`, `connections`: what is asked of connections; `channel`, `twisted_channel`,
-   `llhttp_parts`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`, `core/rates`,
-   `access`: what is asked of requests; `running`, `door`, `openapi`, `webapi`, `admin/`, `regular`, `tls_files`,
-   `tls`, `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
+   `llhttp_parts`, `usual`, `outlet`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`,
+   `core/rates`, `access`: what is asked of requests; `running`, `routes`, `door`, `openapi`, `webapi`, `admin/`,
+   `regular`, `tls_files`, `tls`, `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
 9. `launch`, `log_json`, `log_format`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `doors`, `assembly`,
    `tap`, `cli/`: how it is launched, what it logs, and what SIGHUP does; `core/messages`, `locks`, `worker_pipe`,
    `worker`, and of `workers/` `places`, `feed`, `process`, `crew`: the same in several processes.

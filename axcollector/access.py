@@ -21,6 +21,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from axcollector.core.authorization import BEARER_OR_BASIC, token_in
+from axcollector.core.catalog import Catalog
 from axcollector.core.errors import Rejected
 from axcollector.core.model import Tenant
 from axcollector.core.rates import RateLimits, Rates
@@ -71,6 +72,28 @@ class Access(Service):
         self.running = False
         for held in list(self._held):
             held.callback(None)
+
+    def tenant_at_once(
+        self, catalog: Catalog, scope: str | None, names: tuple[str, str] | None, authorization: Sequence[str]
+    ) -> Tenant | None:
+        """The tenant of a scope or of names, for one who may enter; None where that is not so, or cannot be told so.
+
+        It changes nothing: where rates are limited, what comes has to be counted, by a `visit`.
+        """
+        if not self.tells_at_once(scope):
+            return None
+        if scope is None:
+            return None if names is None else catalog.tenant_of_names(*names)
+        if self.tokens is not None:
+            secret = token_in(authorization, as_password=True)
+            token = None if secret is None else self.tokens.find(secret)
+            if token is None or not token.covers(scope):
+                return None
+        return catalog.tenant_of_scope(scope)
+
+    def tells_at_once(self, scope: str | None) -> bool:
+        """Whether `tenant_at_once` can tell anything: of a scope, or, with None, of names."""
+        return self.rates is None and (scope is not None or self.tokens is None)
 
     def visit(self, authorization: Sequence[str]) -> "Visit":
         """A request has come, with these values of `Authorization` headers."""

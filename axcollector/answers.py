@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
 from twisted.internet import defer
 from twisted.logger import Logger
 from twisted.python.failure import Failure
+from twisted.web.http import RESPONSES
 from twisted.web.iweb import IRequest
 
 from axcollector.bugs import report
@@ -32,6 +34,12 @@ class Answer(NamedTuple):
     body: bytes
     headers: Sequence[tuple[bytes, bytes]] = ()
     code: str = "ACCEPTED"
+
+
+@lru_cache(maxsize=256)
+def taken(count: int, quarantined: int | None = None) -> Answer:
+    """The 200 that says so many records are durable; most say one of a few numbers."""
+    return Answer(200, accepted(count, quarantined))
 
 
 def accepted(count: int, quarantined: int | None = None) -> bytes:
@@ -72,6 +80,24 @@ def of_problem(problem: BaseException, log: Logger) -> Answer:
     report(log, "a request failed in a way nobody foresaw", Failure(problem))
     code = "INTERNAL_SERVER_ERROR"
     return Answer(500, error(code, "The request could not be processed"), code=code)
+
+
+def whole(answer: Answer, version: bytes, usual_headers: bytes, *, persistent: bool) -> bytes:
+    """An answer as it is sent, with the headers that Twisted would send.
+
+    Args:
+        answer: The answer.
+        version: The protocol's.
+        usual_headers: The lines of the headers that every answer has.
+        persistent: Whether the connection stays open behind it.
+    """
+    status, body, headers, _ = answer
+    parts = [b"%b %d %b\r\n" % (version, status, RESPONSES.get(status, b"Unknown Status")), usual_headers]
+    if not persistent:
+        parts.append(b"Connection: close\r\n")
+    parts += [b"%b: %b\r\n" % header for header in headers]
+    parts.append(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    return b"".join(parts)
 
 
 def give(request: IRequest, status: int, body: bytes) -> bytes:

@@ -22,6 +22,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
 
 from axcollector import heads
+from axcollector.answers import Answer
 from axcollector.connections import Connections, host_of
 from axcollector.conversation import Conversation, State, Wire
 from axcollector.core.tally import Tally
@@ -52,6 +53,10 @@ class Bounds(Protocol):
 
     def usual_headers(self) -> bytes:
         """The lines of the headers that every answer has."""
+        ...
+
+    def usual_answer(self, answer: Answer) -> bytes:
+        """An answer as it is sent over HTTP/1.1 on a connection that stays open."""
         ...
 
 

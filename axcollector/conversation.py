@@ -86,12 +86,13 @@ class Conversation:
 
     def received(self) -> None:
         """A request is there, whole."""
-        if not self.closing:
-            self._be(State.ANSWERING, None)
+        if self.state is not State.CLOSING:
+            self.state = State.ANSWERING
+            self._bound = None
 
     def answered(self) -> None:
         """It is answered."""
-        if not self.closing:
+        if self.state is not State.CLOSING:
             self._be(State.IDLE, IDLE_SECONDS)
 
     def cut(self, why: Cut) -> None:
@@ -114,14 +115,12 @@ class Conversation:
             self._timer.cancel()
             self._timer = None
 
-    def _be(self, state: State, seconds: float | None) -> None:
+    def _be(self, state: State, seconds: float) -> None:
         self.state = state
-        self._bound = None if seconds is None else self._clock.seconds() + seconds
-        if seconds is None or self._bound is None:
-            return
+        self._bound = bound = self._clock.seconds() + seconds
         if self._timer is None:
             self._timer = self._clock.callLater(seconds, self._due)
-        elif self._timer.getTime() > self._bound:
+        elif self._timer.getTime() > bound:
             self._timer.reset(seconds)
 
     def _due(self) -> None:

@@ -10,10 +10,13 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
+import msgspec
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
+from twisted.python.failure import Failure
 
 from axcollector.core import enrichment, payload, quarantine, records
+from axcollector.core.catalog import Catalog
 from axcollector.core.errors import Overloaded, Refusal, Rejected
 from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import JSONText, NeedsCare, Payload
@@ -24,7 +27,7 @@ from axcollector.fairness import FairLock
 from axcollector.room import Lack
 from axcollector.services import Worker
 from axcollector.spool import Spool
-from axcollector.sync.directory import Directory
+from axcollector.sync.directory import IDS_A_TURN, Directory
 
 INLINE_BYTES = 1 << 19
 """Bodies up to this size, after gunzip, are taken apart where they are; it costs a few milliseconds."""
@@ -63,7 +66,7 @@ class _Large:
     @property
     def held(self) -> int:
         """How many bytes they have, as sent."""
-        return sum(tuple(self._sizes.values()))
+        return sum(tuple(self._sizes.values())) if self._sizes else 0
 
     def of(self, size: int) -> Worker:
         """A worker for one body of so many bytes."""
@@ -184,7 +187,34 @@ class Intake:
         if batch is None:
             batch = await self._take_carefully(body, content_encoding, tenant_of, scope, whose)
         await self._spool.submit(batch)
-        return Taken(len(batch), batch.aside_count if self._sets_aside else None)
+        return self.taken(batch)
+
+    def batch_at_once(self, body: bytes, content_encoding: str, tenant: Tenant, catalog: Catalog) -> Batch | None:
+        """The batch that a small and usual body makes, of a tenant that is known; None: it cannot be told at once.
+
+        The hot path: it waits for nothing, and changes nothing.
+
+        Raises:
+            Refusal: The body is not to be taken, or only with care; `take` says what becomes of it.
+        """
+        try:
+            document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
+            checked = records.check(document.records, self._rules, self._clock.seconds(), careful=False)
+            client_ids = checked.client_ids
+            if len(client_ids) > IDS_A_TURN:
+                return None
+            known = catalog.developers(tenant.id, client_ids)
+            return enrichment.enrich(checked, tenant, known, self._rules, careful=False)
+        except NeedsCare:
+            return None
+
+    def keep(self, batch: Batch, waiter: Callable[[Failure | None], None]) -> None:
+        """Make a batch durable; as `Spool.put`."""
+        self._spool.put(batch, waiter)
+
+    def taken(self, batch: Batch) -> Taken:
+        """What becomes of a batch when it is durable."""
+        return Taken(batch.count, batch.aside_count if self._sets_aside else None)
 
     async def _take_here(self, body: bytes, content_encoding: str | None, tenant_of: TenantOf) -> Batch | None:
         """The batch that a small and usual body makes, at once; None: it is neither, and nothing is held of it.
@@ -230,7 +260,7 @@ class Intake:
         if not bad:
             return batch
         lines = await worker.run(quarantine.lines_of, bad, tenant, scope, now)
-        return replace(batch, aside=lines, aside_count=len(bad))
+        return msgspec.structs.replace(batch, aside=lines, aside_count=len(bad))
 
     def _check(self, texts: Sequence[JSONText], now: float, *, careful: bool) -> tuple[Records, Sequence[Bad]]:
         """The valid records, and those to be set aside; only where there are such are they looked at one by one."""

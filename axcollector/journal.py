@@ -15,10 +15,11 @@ import errno
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, tenant_directory
-from axcollector.core.model import Batch, Interval
+from axcollector.core.model import Batch, Interval, Tenant
 from axcollector.disk import AppendFile, Disk
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
@@ -202,12 +203,13 @@ class _Gathering:
 
     def add(self, batch: Batch) -> None:
         """Put a batch into it."""
-        self.size += batch.size_bytes
         if batch.count:
             self.lines.append(batch.lines)
+            self.size += len(batch.lines)
             self.count += batch.count
         if batch.aside:
             self.aside.append(batch.aside)
+            self.size += len(batch.aside)
             self.aside_count += batch.aside_count
 
 
@@ -240,12 +242,17 @@ def _packed(parts: Sequence[bytes | bytearray]) -> bytes:
     return deflate.member(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
+@lru_cache(maxsize=1024)
+def _directory_of(tenant: Tenant) -> str:
+    return tenant_directory(tenant.organization, tenant.environment)
+
+
 def _gathered(batches: Sequence[Batch]) -> list[_Gathering]:
     """What goes into each frame that these batches make, none of them divided."""
     done: list[_Gathering] = []
     open_frames: dict[str, _Gathering] = {}
     for batch in batches:
-        tenant = tenant_directory(batch.tenant.organization, batch.tenant.environment)
+        tenant = _directory_of(batch.tenant)
         gathering = open_frames.get(tenant)
         if gathering is not None and gathering.size + batch.size_bytes > FRAME_LINES_BYTES:
             done.append(gathering)

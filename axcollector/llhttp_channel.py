@@ -7,6 +7,10 @@ line, that of a body its length, or those of its chunks. What stands between the
 
 What the door knows the route of is answered without a Request of Twisted's, which is several times as much work as
 the rest. Everything else becomes one, and goes to the site's resource.
+
+A client that sends one head again and again has it taken apart twice, and then only compared (`usual`). What stands
+behind it, if it comes in one piece, is offered to the door as the usual request that it nearly always is; where it is
+not, or anything else is other than usual, it is taken as any other, from its first byte.
 """
 
 # mypy: allow-untyped-calls
@@ -16,16 +20,18 @@ from typing import Final
 
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import RESPONSES
 from twisted.web.server import Request
 
-from axcollector import heads
+from axcollector import answers, heads, usual
 from axcollector.answers import Answer
 from axcollector.channel import BEHIND_BYTES, BoundedChannel, IngestRequest
+from axcollector.conversation import State
 from axcollector.heads import Cut
 from axcollector.llhttp_parts import Chunks, Message, NotHTTP
+from axcollector.outlet import Outlet
 from axcollector.reception import Incoming
 from axcollector.running import Running
+from axcollector.usual import Head, Usual
 
 _END: Final = b"\r\n"
 
@@ -39,18 +45,23 @@ class LlhttpChannel(BoundedChannel):
     _blank_seen = False
     _reading = False
     _running: Running[Answer] | None = None
-    _at_once = False
+    _outlet: Outlet
+    _seen: Head | None = None
+    _usual: Usual | None = None
+    _held = 0
+    _is_over = False
 
     def connectionMade(self) -> None:
         """The connection is open."""
-        # Of the class itself: what wraps a transport, as TLS does, may let all but what it has itself through.
-        self._at_once = hasattr(type(self.transport), "writeSomeData") and not getattr(self.transport, "TLS", False)
+        self._outlet = Outlet(self.transport)
         super().connectionMade()
 
     # What comes
 
     def dataReceived(self, data: bytes) -> None:
         """Bytes of a request, or of several; what comes while the connection is being closed is dropped."""
+        if self._usual is not None and self._take_usual(self._usual, data):
+            return
         if self.conversation.closing:
             return
         if self._handlingRequest:
@@ -60,6 +71,42 @@ class LlhttpChannel(BoundedChannel):
         if not self._reading:
             self._answered = 0
             self._read()
+
+    def _take_usual(self, known: Usual, data: bytes) -> bool:
+        """Take a whole request with the head that is known; False: it is something else, and nothing was done.
+
+        The hot path: it may neither take a head apart nor make an object for a request, but the body.
+        """
+        if self.conversation.state is not State.IDLE or self._buffer or self._dataBuffer:
+            return False
+        if self.paused or self._blank_seen:
+            return False
+        site = self.site
+        door, body = site.door, known.head.body_of(data)
+        if body is None or door is None or site.is_draining or len(body) > site.max_body_bytes:
+            return False
+        if not site.pending.reserve(len(body)):
+            return False
+        batch = door.usual_batch(known.asked, body)
+        if batch is None:
+            site.pending.held -= len(body)
+            self._usual = None  # until a request with it is taken again
+            return False
+        self._held = len(body)
+        self._answered = 0
+        self._handlingRequest = True
+        self.conversation.received()
+        door.keep(known.asked, batch, self._answer_usual)
+        return True
+
+    def _learn(self, message: Message) -> None:
+        """A request was taken: remember its head, if it was the last one's too."""
+        if self._usual is not None or self.site.door is None:
+            return
+        head = usual.head_of(message)
+        if head is not None and head == self._seen:
+            self._usual = usual.known(head, message, self.site.door)
+        self._seen = head
 
     def _read(self) -> None:
         """Take what has come, one request after the other, until one is being answered or more must come."""
@@ -112,7 +159,7 @@ class LlhttpChannel(BoundedChannel):
         self.persistent = self._persists(message.version, message.values_of)
         message.incoming.announce(length)
         if message.version == b"HTTP/1.1" and message.values_of(b"expect"):
-            self._at_once = False
+            self._outlet.others_write()
             self._send100Continue()
         self._chunks = Chunks(message.incoming) if length is None else None
         self._left = length or 0
@@ -154,7 +201,7 @@ class LlhttpChannel(BoundedChannel):
         door = self.site.door
         route = None
         if door is not None and message.method == b"POST":
-            route = door.route(message.target.partition(b"?")[0])
+            route = door.route(message.path)
         if door is None or route is None:
             self._give_to_resource(message)
             return
@@ -165,7 +212,7 @@ class LlhttpChannel(BoundedChannel):
     def _give_to_resource(self, message: Message) -> None:
         """Have the site's resource answer, which wants a Request."""
         self._message = None
-        self._at_once = False
+        self._outlet.others_write()
         request = IngestRequest(self)
         request.incoming = message.incoming
         request.content = message.incoming.content
@@ -183,23 +230,32 @@ class LlhttpChannel(BoundedChannel):
         self._read()
 
     def _answer(self, answer: Answer) -> None:
-        """A request is answered by the door: with the headers that Twisted would send.
-
-        The hot path: it may not make a Request or `Headers`, nor leave to the reactor what can be sent now.
-        """
+        """A request is answered by the door."""
         message, self._message, self._running = self._message, None, None
         assert message is not None
         message.incoming.drop()
-        status, body, headers, _ = answer
-        parts = [
-            b"%b %d %b\r\n" % (message.version, status, RESPONSES.get(status, b"Unknown Status")),
-            self.site.usual_headers(),
-        ]
-        if not self.persistent:
-            parts.append(b"Connection: close\r\n")
-        parts += [b"%b: %b\r\n" % header for header in headers]
-        parts.append(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-        self._send(b"".join(parts))
+        if answer.status == 200 and self.persistent:
+            self._learn(message)
+        self._answer_with(self._whole(answer, message.version))
+
+    def _answer_usual(self, answer: Answer) -> None:
+        """A usual request is answered, unless its client has gone."""
+        if self._is_over:
+            return
+        self.site.pending.held -= self._held
+        self._held = 0
+        is_usual = self.persistent and not answer.headers
+        self._answer_with(self.site.usual_answer(answer) if is_usual else self._whole(answer, b"HTTP/1.1"))
+
+    def _whole(self, answer: Answer, version: bytes) -> bytes:
+        return answers.whole(answer, version, self.site.usual_headers(), persistent=bool(self.persistent))
+
+    def _answer_with(self, data: bytes) -> None:
+        """Send an answer, and go on with what came behind its request.
+
+        The hot path: it may not make a Request or `Headers`, nor leave to the reactor what can be sent now.
+        """
+        self._outlet.send(data)
         resume = self._behind > BEHIND_BYTES
         self._note_answered()
         self._handlingRequest = False
@@ -212,22 +268,8 @@ class LlhttpChannel(BoundedChannel):
         if self._dataBuffer:
             self._buffer += b"".join(self._dataBuffer)
             self._dataBuffer = []
-        self._read()
-
-    def _send(self, data: bytes) -> None:
-        """Send bytes behind what was sent before.
-
-        As long as the kernel takes everything at once nothing is queued, and the reactor need not be asked to wait
-        until it does: that takes two system calls an answer. Of what it leaves the transport takes care, from then on.
-        """
-        if self._at_once:
-            sent = self.transport.writeSomeData(data)  # type: ignore[attr-defined]  # see `_at_once`
-            if sent == len(data):
-                return
-            self._at_once = False
-            if isinstance(sent, int):
-                data = data[sent:]
-        self.transport.write(data)
+        if self._buffer:
+            self._read()
 
     # What ends it
 
@@ -236,6 +278,9 @@ class LlhttpChannel(BoundedChannel):
         message, self._message = self._message, None
         running, self._running = self._running, None
         super().connectionLost(reason)
+        self._is_over = True
+        self.site.pending.held -= self._held
+        self._held = 0
         if message is not None:
             message.incoming.drop()
         if running is not None:

@@ -26,6 +26,7 @@ class Message:
     """A request while it comes; the `Call` that the door answers when it is there, whole.
 
     Attributes:
+        head: What was taken apart.
         method: What is to be done.
         target: With what.
         version: The protocol's.
@@ -33,7 +34,7 @@ class Message:
         incoming: Its body.
     """
 
-    __slots__ = ("_values", "fields", "incoming", "method", "target", "version")
+    __slots__ = ("_values", "fields", "head", "incoming", "method", "target", "version")
 
     def __init__(self, head: bytes, incoming: Incoming) -> None:
         """Take a head apart, without the empty line behind it.
@@ -41,6 +42,7 @@ class Message:
         Raises:
             NotHTTP: It is none.
         """
+        self.head = head
         line, _, fields = head.partition(_END)
         self.method, self.target, self.version = line.split(b" ")
         self.fields: list[tuple[bytes, bytes]] = []
@@ -65,6 +67,17 @@ class Message:
     def values_of(self, name: bytes) -> Sequence[bytes]:
         """As `Call.values_of`."""
         return self._values.get(name, ())
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query."""
+        return self.target.partition(b"?")[0]
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether all that is to be known of it are a length, the headers that the door asks for, and the end."""
+        values = self._values
+        return self.version == b"HTTP/1.1" and b"content-length" in values and b"expect" not in values
 
     @property
     def length(self) -> int | None:

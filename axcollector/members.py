@@ -9,7 +9,7 @@ from axcollector.core import deflate
 from axcollector.core.frames import Frame
 
 SMALL_MEMBER_BYTES = 1 << 13
-"""Members smaller than this on average are packed again: larger ones gain less than a tenth."""
+"""Members smaller than this on average are packed again, as they were packed: larger ones gain less than a tenth."""
 _PACK_SLICE_BYTES = 1 << 20
 
 
@@ -82,9 +82,9 @@ def pieces(descriptor: int, members: Members) -> Iterable[bytes]:
         yield data
 
 
-def packed(members: Iterable[bytes]) -> Iterable[bytes]:
-    """The same content as one member, as small as `gzip -6` makes it; in constant memory."""
-    packer = deflate.packer()
+def packed(members: Iterable[bytes], *, fast: bool = False) -> Iterable[bytes]:
+    """The same content as one member, as small as `gzip -6` makes it, or made fast; in constant memory."""
+    packer = deflate.packer(fast=fast)
     for member in members:
         reader = deflate.decompressor()
         data = member

@@ -227,7 +227,8 @@ class Splitter:
 
     def _write_file(self, target: AppendFile, members: Members, descriptor: int) -> None:
         parts = pieces(descriptor, members)
-        for part in packed(parts) if self._pack_all or members.small else parts:
+        again = self._pack_all or members.small
+        for part in packed(parts, fast=not self._pack_all) if again else parts:
             target.write(part)
         target.begin_sync()
 

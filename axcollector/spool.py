@@ -5,6 +5,7 @@ each waiter how it went. The thread's side, which owns the journal, is `JournalW
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
@@ -112,26 +113,28 @@ class Spool:
         """
         result: defer.Deferred[None] = defer.Deferred()
         try:
-            self.check_room()
-            if batch.aside and self._quarantine is not None:
-                self._quarantine.hold(len(batch.aside))
+            self.put(batch, partial(_tell, result))
         except (Overloaded, SpoolFailed):
             result.errback(Failure())
-            return result
-
-        def settle(failure: Failure | None) -> None:
-            if result.called:
-                return
-            if failure is None:
-                result.callback(None)
-            else:
-                result.errback(failure)
-
-        self._group.add(batch, settle)
-        if not self._wait:
-            result.callback(None)
-        self._commit()
         return result
+
+    def put(self, batch: Batch, waiter: _Waiter) -> None:
+        """Make a batch durable, and call `waiter`, with None once it is, or with why it is not.
+
+        The hot path: it makes no Deferred.
+
+        Raises:
+            Overloaded: Too much waits.
+            SpoolFailed: What it sets aside has no room.
+        """
+        if self._closing is not None or batch.aside:
+            self.check_room()
+        if batch.aside and self._quarantine is not None:
+            self._quarantine.hold(len(batch.aside))
+        self._group.add(batch, waiter if self._wait else _nobody)
+        self._commit()
+        if not self._wait:
+            waiter(None)
 
     def _commit(self) -> None:
         group = self._group.take()
@@ -168,13 +171,17 @@ class Spool:
         if failure is None:
             now = self._clock.seconds()
             self._tally.committed([entry.batch for entry in group], now - began_at, now)
-        if self._quarantine is not None:
-            size = sum(len(entry.batch.aside) for entry in group)
-            count = sum(entry.batch.aside_count for entry in group)
+        aside = [entry.batch for entry in group if entry.batch.aside]
+        if aside and self._quarantine is not None:
+            size = sum(len(batch.aside) for batch in aside)
+            count = sum(batch.aside_count for batch in aside)
             self._quarantine.settle(size, 0 if failure is not None else count)
         self._commit()
         for entry in group:
-            entry.waiter(failure)
+            try:
+                entry.waiter(failure)
+            except Exception:  # noqa: BLE001 - the others wait, too
+                report(self._log, "one who waited for a commit could not be told how it went")
 
     def finish_due(self) -> "defer.Deferred[None]":
         """Finish the open journal if the present interval is another. Fires when that is done."""
@@ -199,3 +206,17 @@ class Spool:
         self._closing.addCallback(lambda _: self._worker.run(self._writer.finish))
         self._closing.addBoth(done.callback)
         return done
+
+
+def _tell(result: "defer.Deferred[None]", failure: Failure | None) -> None:
+    """Tell who waits how it went, unless he does so no more."""
+    if result.called:
+        return
+    if failure is None:
+        result.callback(None)
+    else:
+        result.errback(failure)
+
+
+def _nobody(failure: Failure | None) -> None:
+    """Who waits for a batch that was acknowledged before it was written."""

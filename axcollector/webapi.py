@@ -17,8 +17,9 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from axcollector import answers, openapi
 from axcollector.channel import IngestRequest
 from axcollector.core.errors import Rejected
-from axcollector.door import PUBLISHER, Door, Ingest, Route
+from axcollector.door import Door, Ingest
 from axcollector.reception import Reception
+from axcollector.routes import PUBLISHER, Route
 
 
 class AnalyticsAPI:

@@ -21,12 +21,14 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.ingest_cell import Conditions, load, measure, service_of
 from benchmarks.ingest_load import POOL_RECORDS, Requests, make_registry, records, write_requests
 from benchmarks.ingest_profile import Profiling, py_spy, tops
+from benchmarks.ingest_wrk import wrk
 
 SIZES = (1, 10, 100, 1000)
 BARS = {
@@ -136,17 +138,20 @@ class Bench:
     def cell(self, per_request: int, coding: str, compression: str, share: float | None = None) -> dict[str, Any]:
         """A cell's runs, one after the other; with a share, so much of the rate that a first run without reaches."""
         requests = self.requests(per_request, coding)
+        conditions = replace(self.conditions, wrk=client_of(self._options.client, coding))
         pace, runs = 0.0, []
         if share is not None:
-            pace = share * self._run(requests, "reaching for the rate", compression, 0.0)["requests/s"]
+            pace = share * self._run(conditions, requests, "reaching for the rate", compression, 0.0)["requests/s"]
         for number in range(1, self._options.runs + 1):
             what = f"{per_request} {coding} {compression}: run {number} of {self._options.runs}"
-            runs.append(self._run(requests, what, compression, pace))
+            runs.append(self._run(conditions, requests, what, compression, pace))
         named = {"records a request": per_request, "coding": coding, "compression": compression, "paced": pace > 0}
         return named | medians(runs)
 
-    def _run(self, requests: Requests, what: str, compression: str, pace: float) -> dict[str, Any]:
-        run = measure(self.conditions, requests, compression, pace)
+    def _run(
+        self, conditions: Conditions, requests: Requests, what: str, compression: str, pace: float
+    ) -> dict[str, Any]:
+        run = measure(conditions, requests, compression, pace)
         say(
             f"{what}: {run['records/s']:,.0f} records/s, {run['of Y']:.3f} Y ({run['Y']:,.0f}), {run['p99 ms']:.1f} ms;"
             f" of their cores the service took {run['service share']:.0%}, the client {run['cpu share']:.0%}"
@@ -168,6 +173,18 @@ class Bench:
             print("\n".join(tops(profiling.shares(), self._options.top)), flush=True)
         finally:
             service.stop()
+
+
+def client_of(wanted: str, coding: str) -> str | None:
+    """The wrk program, for what it is to send; None: our own client does it.
+
+    Raises:
+        SystemExit: It is wanted, and is not there.
+    """
+    found = wrk() if wanted != "own" and coding == "plain" else None
+    if wanted == "wrk" and found is None and coding == "plain":
+        raise SystemExit("--client wrk: wrk is not installed")
+    return found
 
 
 def numbers(least: int) -> Callable[[str], list[int]]:
@@ -200,6 +217,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seconds", type=float, help="how long the load of a run is (8; quick: 5)")
     made.add_argument("--interval", type=int, help="collection_interval, shorter than that (3; quick: 2)")
     made.add_argument("--connections", type=int, default=64)
+    made.add_argument(
+        "--client",
+        choices=("auto", "own", "wrk"),
+        default="auto",
+        help="who sends plain bodies as fast as they are taken; auto: wrk, where it is installed",
+    )
     made.add_argument("--pool", type=int, default=POOL_RECORDS, help="how many different records there are")
     made.add_argument("--yardstick-seconds", type=float, default=1.0, help="how long Y is measured")
     made.add_argument("--cpus", type=numbers(0), help="cores of the service and of the client (0,1)")

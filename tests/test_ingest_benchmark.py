@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from axcollector.registry import Registry
-from benchmarks.ingest import BARS, checked, medians, misses, table
+from benchmarks import ingest_wrk
+from benchmarks.ingest import BARS, checked, client_of, medians, misses, table
 from benchmarks.ingest_cell import delivered_bytes, figures
-from benchmarks.ingest_client import length_of, percentile
+from benchmarks.ingest_client import Plan, length_of, percentile
 from benchmarks.ingest_load import Yardstick, client_ids, make_registry, records, write_requests
 from benchmarks.ingest_profile import Share, shares, tops
 from benchmarks.service import ROOT
@@ -113,6 +114,54 @@ def test_a_record_lost_or_doubled(delivered: int) -> None:
     """There is no figure then."""
     with pytest.raises(SystemExit, match=f"1000 records were accepted, {delivered} lie in the store"):
         figures(RUN | {"delivered": delivered}, 100, *Y)
+
+
+def test_answers_that_were_not_waited_for() -> None:
+    """Where a client hangs up at the end, one request a connection may have been taken without its knowing."""
+    assert figures(RUN | {"delivered": 1200, "unread": 2}, 100, *Y)["records"] == 1000
+    with pytest.raises(SystemExit, match="1201 lie in the store"):
+        figures(RUN | {"delivered": 1201, "unread": 2}, 100, *Y)
+
+
+WRK = """#!/bin/sh
+echo "$@" > "$0.arguments"
+for last in "$@"; do :; case "$last" in *.lua) cp "$last" "$0.lua";; esac; done
+echo 'Running 1s test'
+echo 'RESULT {"requests": 7, "refused": %d, "failed": %d, "seconds": 1.5, "p50": 2, "p99": 3, "max": 4}'
+"""
+
+
+def load_by(program: Path, text: str, tmp_path: Path) -> dict[str, Any]:
+    """What a load by this program comes to."""
+    program.write_text(text)
+    program.chmod(0o700)
+    plan = Plan(1234, str(tmp_path / "requests"), [10, 20], 5, 1.2, 0.0, min(os.sched_getaffinity(0)))
+    return ingest_wrk.run(str(program), plan)
+
+
+def test_wrk(tmp_path: Path) -> None:
+    """It is told what to send where, and what it tells is what our own client would."""
+    found = load_by(tmp_path / "wrk", WRK % (2, 0), tmp_path)
+    assert found.pop("cpu share") >= 0
+    latencies = {"p50 ms": 2, "p99 ms": 3, "max ms": 4, "stall ms": 0.0}
+    assert found == {"statuses": {"200": 5, "4xx, 5xx": 2}, "unread": 5, "seconds": 1.5} | latencies
+    arguments = (tmp_path / "wrk.arguments").read_text()
+    assert arguments.startswith("-t1 -c5 -d1s ")
+    assert arguments.endswith(" http://127.0.0.1:1234/\n")
+    assert f"io.open([[{tmp_path / 'requests'}]]" in (tmp_path / "wrk.lua").read_text()
+
+
+@pytest.mark.parametrize("text", [WRK % (0, 1), "#!/bin/sh\nexit 3\n"])
+def test_wrk_fails(tmp_path: Path, text: str) -> None:
+    """There is no figure then."""
+    with pytest.raises(SystemExit, match=r"wrk: 1 connections|status 3"):
+        load_by(tmp_path / "wrk", text, tmp_path)
+
+
+def test_who_sends() -> None:
+    """Gzip'd bodies, and where it is said, all of them, are sent by our own client."""
+    assert client_of("auto", "gzip") is client_of("own", "plain") is None
+    assert client_of("auto", "plain") == ingest_wrk.wrk()
 
 
 def test_only_200_counts() -> None:

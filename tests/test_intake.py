@@ -9,12 +9,14 @@ import pytest
 from twisted.internet import defer
 from twisted.internet.task import Clock
 
+from axcollector.core.catalog import Catalog
 from axcollector.core.errors import Overloaded, Rejected, SpoolFailed
 from axcollector.core.model import Batch, DeveloperInfo, Tenant
 from axcollector.core.payload import Payload
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
 from axcollector.intake import INLINE_BYTES, Intake, Taken
+from axcollector.sync.directory import IDS_A_TURN
 from tests.fakes import HeldThread, result_of
 
 ACME = Tenant("t1", "acme", "prod")
@@ -23,6 +25,8 @@ LIMITS = Limits(10 << 20, 50 << 20, 20_000)
 
 class KnownTenant:
     """A directory of one tenant."""
+
+    catalog = None
 
     def ready(self) -> bool:
         return True
@@ -189,6 +193,15 @@ def test_large_bodies_are_counted_until_the_thread_is_done_with_them() -> None:
     f.intake.check_room()
     f.thread.step()
     assert f.kept.batches == []
+
+
+@pytest.mark.parametrize(("count", "at_once"), [(IDS_A_TURN, True), (IDS_A_TURN + 1, False)])
+def test_many_client_ids_are_not_looked_up_at_once(count: int, at_once: bool) -> None:
+    """A batch of more than one turn's is not made at once, however small it was as it was sent."""
+    record = '{"client_received_start_timestamp":1,"client_id":"%d"}'
+    text = '{"records":[' + ",".join(record % number for number in range(count)) + "]}"
+    batch = Fixture().intake.batch_at_once(gzip.compress(text.encode()), "gzip", ACME, Catalog())
+    assert (batch is not None and len(batch) == count) is at_once
 
 
 def test_one_careful_body_at_a_time() -> None:

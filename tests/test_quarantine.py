@@ -428,7 +428,7 @@ def test_many_small_batches_are_packed(tmp_path: Path) -> None:
     (path,) = (tmp_path / QUARANTINE).glob("*/*")
     content = b"".join(b'{"n":%d}\n' % i for i in range(300))
     assert gzip.decompress(path.read_bytes()) == content
-    assert path.stat().st_size < 2 * len(gzip.compress(content))
+    assert path.stat().st_size < 3 * len(gzip.compress(content))
 
 
 def test_payload_gives_every_kind_of_element() -> None:

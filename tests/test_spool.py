@@ -289,6 +289,19 @@ def test_durability_memory(tmp_path: Path) -> None:
     assert f.spool.failing
 
 
+def test_who_cannot_be_told_keeps_nobody_else_waiting(tmp_path: Path, logged_failures: LoggedFailures) -> None:
+    """A bug in what one of those does who wait is logged, and the others are told."""
+    f = Fixture(tmp_path)
+    told: list[object] = []
+    waiting = f.submit(b"0")
+    f.spool.put(Batch(ACME, b"1\n", 1), lambda _: 1 // 0)
+    f.spool.put(Batch(ACME, b"2\n", 1), told.append)
+    f.run()
+    result_of(waiting)
+    assert told == [None]
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+
+
 def test_journals_are_finished_when_their_interval_is_over(tmp_path: Path) -> None:
     """The heartbeat finishes the journal of an interval that is over, also when no more data comes."""
     f = Fixture(tmp_path)

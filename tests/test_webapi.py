@@ -56,6 +56,8 @@ PUBLISHER = "/axpublisher/organization/acme/environment/prod"
 class Tenants:
     """A `Directory` of a few tenants, that can be told to know nothing yet, or to fail."""
 
+    catalog = None
+
     def __init__(self) -> None:
         self.known: dict[str, Tenant] | None = {tenant.id: tenant for tenant in (ACME, ODD)}
         self.problem: Exception | None = None
@@ -123,6 +125,7 @@ class Stand:
         tokens: Tokens | None = None,
         rates: RateLimits | None = None,
         parser: str = "llhttp",
+        directory: Tenants | None = None,
     ) -> None:
         for stage in Stage:
             (root / stage).mkdir(exist_ok=True)
@@ -131,7 +134,7 @@ class Stand:
         self.clock = Clock()
         self.tally = Tally()
         self.disk = FullDisk()
-        self.directory = Tenants()
+        self.directory = directory or Tenants()
         self.access = Access(self.clock, self.directory, tokens, rates)
         self.room = Room(self.disk, str(root), quota_bytes=1)
         plan = JournalPlan(str(self.tmp), "id", 1, 120, 1 << 30, Durability.WRITE)

@@ -6,8 +6,9 @@ Below the limits nobody waits for more than two writes: the one under way and th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+import msgspec
 
 from axcollector.core.errors import Overloaded
 from axcollector.core.model import Batch
@@ -15,8 +16,7 @@ from axcollector.core.model import Batch
 W = TypeVar("W")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry(Generic[W]):
+class Entry(msgspec.Struct, Generic[W], frozen=True):
     """A batch, and whoever waits for it."""
 
     batch: Batch
@@ -55,7 +55,7 @@ class GroupCommit(Generic[W]):
         Raises:
             Overloaded: As many batches wait as may.
         """
-        if self.waiting >= self._max_batches:
+        if len(self._gathered) + len(self._writing) >= self._max_batches:
             raise Overloaded(f"{self.waiting} batches wait to be written already (buffer_channel_size)")
         if self._bytes >= self._max_bytes:
             raise Overloaded(f"{self._bytes} bytes of records wait to be written already (max_pending_bytes)")
@@ -80,5 +80,5 @@ class GroupCommit(Generic[W]):
     def settled(self) -> Sequence[Entry[W]]:
         """The group whose write has ended, well or badly; the next may be taken."""
         group, self._writing = self._writing, ()
-        self._bytes -= sum(entry.batch.size_bytes for entry in group)
+        self._bytes -= sum([entry.batch.size_bytes for entry in group])
         return group

@@ -61,7 +61,8 @@ def decompressor() -> Decompressor:
     return reader
 
 
-def packer() -> Compressor:
-    """A writer of one gzip member that is as small as `gzip -6` makes it."""
-    writer: Compressor = _small.compressobj(6, zlib.DEFLATED, _GZIP)
+def packer(*, fast: bool = False) -> Compressor:
+    """A writer of one gzip member that is as small as `gzip -6` makes it; or of one made like `member`'s."""
+    library, level = (_fast, 1) if fast else (_small, 6)
+    writer: Compressor = library.compressobj(level, zlib.DEFLATED, _GZIP)
     return writer

@@ -29,15 +29,17 @@ def enrich(
     Raises:
         NeedsCare: One must be taken apart into its members, and `careful` is false.
     """
-    rules = _relaxed(records, tenant, rules)
-    writer = _Writer(_Names.of(tenant), known, rules, careful=careful)
-    if len(records.texts) <= CHUNK_RECORDS:
-        return Batch(tenant, writer.lines(records.texts, records.fields), len(records.texts))
+    if rules.overwrite_tenant:
+        rules = _relaxed(records, tenant, rules)
+    texts, fields = records.texts, records.fields
+    writer = _Writer(_names_of(tenant), known, rules, careful)
+    if len(texts) <= CHUNK_RECORDS:
+        return Batch(tenant, writer.lines(texts, fields), len(texts))
     lines = bytearray()
-    for start in range(0, len(records.texts), CHUNK_RECORDS):
+    for start in range(0, len(texts), CHUNK_RECORDS):
         end = start + CHUNK_RECORDS
-        lines += writer.lines(records.texts[start:end], records.fields[start:end])
-    return Batch(tenant, lines, len(records.texts))
+        lines += writer.lines(texts[start:end], fields[start:end])
+    return Batch(tenant, lines, len(texts))
 
 
 def _relaxed(records: Records, tenant: Tenant, rules: Rules) -> Rules:
@@ -46,8 +48,6 @@ def _relaxed(records: Records, tenant: Tenant, rules: Rules) -> Rules:
     Clients mostly send the names that are right, in every record; to take each apart would cost thirty times as much.
     A name may stay only where it surely stands once: a second one would be what some readers of the line see.
     """
-    if not rules.overwrite_tenant:
-        return rules
     for text, f in zip(records.texts, records.fields, strict=True):
         for sent, name, key in (
             (f.organization, tenant.organization, b'"organization"'),
@@ -66,20 +66,22 @@ class _Names:
     environment: bytes
     both: bytes
 
-    @classmethod
-    @lru_cache(maxsize=1024)
-    def of(cls, tenant: Tenant) -> "_Names":
-        """Those of a tenant; made once for those of whom there are records all the time."""
-        organization = msgspec.json.encode(tenant.organization)
-        environment = msgspec.json.encode(tenant.environment)
-        both = b',"organization":%b,"environment":%b' % (organization, environment)
-        return cls(organization, environment, both)
+
+@lru_cache(maxsize=1024)
+def _names_of(tenant: Tenant) -> _Names:
+    """A tenant's names; made once for those of whom there are records all the time."""
+    organization = msgspec.json.encode(tenant.organization)
+    environment = msgspec.json.encode(tenant.environment)
+    both = b',"organization":%b,"environment":%b' % (organization, environment)
+    return _Names(organization, environment, both)
 
 
 class _Writer:
     """Writes the lines of one tenant's records; keeps what it appends to plain ones, by client id."""
 
-    def __init__(self, names: _Names, known: Mapping[str, DeveloperInfo], rules: Rules, *, careful: bool) -> None:
+    __slots__ = ("_careful", "_known", "_names", "_rules", "_tails")
+
+    def __init__(self, names: _Names, known: Mapping[str, DeveloperInfo], rules: Rules, careful: bool) -> None:  # noqa: FBT001
         self._names = names
         self._known = known
         self._rules = rules
@@ -91,23 +93,23 @@ class _Writer:
 
         The hot path: one join, and for a plain record nothing but a look-up. It may not call anything for each record.
         """
-        tails = self._tails
+        tails, unset = self._tails, UNSET
         parts: list[bytes | memoryview] = []
         for text, f in zip(texts, fields, strict=True):
             plain = (
-                f.organization is UNSET
-                and f.environment is UNSET
-                and f.api_product is UNSET
-                and f.developer_app is UNSET
-                and f.developer_email is UNSET
-                and f.developer is UNSET
+                f.organization is unset
+                and f.environment is unset
+                and f.api_product is unset
+                and f.developer_app is unset
+                and f.developer_email is unset
+                and f.developer is unset
             )
             if plain:
-                tail = tails.get(f.client_id)
+                client_id = f.client_id
+                tail = tails.get(client_id)
                 if tail is None:
-                    tail = tails[f.client_id] = self._names.both + _info(f.client_id, self._known) + b"}\n"
-                parts.append(memoryview(text)[:-1])
-                parts.append(tail)
+                    tail = tails[client_id] = self._names.both + _info(client_id, self._known) + b"}\n"
+                parts += (memoryview(text)[:-1], tail)
             elif not self._careful and _must_be_taken_apart(f, self._rules):
                 raise NeedsCare
             else:

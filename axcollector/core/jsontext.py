@@ -35,6 +35,12 @@ def is_utf8(text: bytes) -> bool:
     """Whether `text` is UTF-8, checked without holding a decoded copy of it."""
     if text.isascii():
         return True
+    if len(text) <= _SLICE_BYTES:
+        try:
+            text.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for start in range(0, len(text), _SLICE_BYTES):

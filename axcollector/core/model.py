@@ -37,8 +37,7 @@ NO_DEVELOPER: Final = DeveloperInfo()
 """The developer info of a client id that the catalog does not know."""
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, gc=False):
     """The records of one request, validated and enriched: kept whole or not at all.
 
     Attributes:

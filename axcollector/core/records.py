@@ -56,11 +56,11 @@ class Fields(msgspec.Struct, gc=False):
     developer: Raw | UnsetType = UNSET
 
 
+_fields = msgspec.json.Decoder(Fields)
 _all_fields = msgspec.json.Decoder(list[Fields])
 
 
-@dataclass(frozen=True, slots=True)
-class Records:
+class Records(msgspec.Struct, frozen=True, gc=False):
     """Records that were found valid, beside what enrichment needs to know of each."""
 
     texts: Sequence[JSONText]
@@ -84,10 +84,13 @@ def check(texts: Sequence[JSONText], rules: Rules, now: float, *, careful: bool 
         Rejected: One is not valid; the reason names the first such record's index.
     """
     try:
-        fields: list[Fields] = []
-        for start in range(0, len(texts), CHUNK_RECORDS):
-            chunk = texts[start : start + CHUNK_RECORDS]
-            fields += _all_fields.decode(b"[" + b",".join(chunk) + b"]")
+        if len(texts) == 1:
+            fields = [_fields.decode(texts[0])]
+        else:
+            fields = []
+            for start in range(0, len(texts), CHUNK_RECORDS):
+                chunk = texts[start : start + CHUNK_RECORDS]
+                fields += _all_fields.decode(b"[" + b",".join(chunk) + b"]")
     except (msgspec.DecodeError, RecursionError):
         if not careful:
             raise NeedsCare from None
@@ -115,6 +118,8 @@ def _too_old(rules: Rules) -> str:
 def _bounds(rules: Rules, now: float) -> tuple[int | None, int | None]:
     """The earliest and the latest start, in milliseconds since the epoch, that the rules allow."""
     age, skew = rules.max_record_age_seconds, rules.max_clock_skew_seconds
+    if not (age or skew):
+        return None, None
     return int((now - age) * 1000) if age else None, int((now + skew) * 1000) if skew else None
 
 

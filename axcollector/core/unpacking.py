@@ -54,7 +54,9 @@ def is_gzip(content_encoding: str | None) -> bool:
     Raises:
         Rejected: `UNSUPPORTED_CONTENT_ENCODING`.
     """
-    coding = (content_encoding or "identity").strip().lower()
+    if not content_encoding:  # as with most bodies
+        return False
+    coding = content_encoding.strip().lower()
     if coding not in {"", "identity", "gzip"}:
         raise Rejected("UNSUPPORTED_CONTENT_ENCODING", "Only supported content encoding is gzip")
     return coding == "gzip"

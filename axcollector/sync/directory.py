@@ -38,6 +38,11 @@ _BUSY_TIMEOUT_SECONDS = 1.0
 class Directory(Protocol):
     """What ingest asks. Every coroutine raises `NotReady` before the first snapshot."""
 
+    @property
+    def catalog(self) -> Catalog | None:
+        """What can be asked without waiting; None: nothing can. Ask each time: an old one is emptied."""
+        ...
+
     def ready(self) -> bool:
         """Whether there was a snapshot."""
         ...
@@ -90,6 +95,11 @@ class CachedDirectory:
         self._clock = clock
         self._listener = listener
 
+    @property
+    def catalog(self) -> Catalog | None:
+        """As `Directory.catalog`."""
+        return self._listener.catalog
+
     def ready(self) -> bool:
         """As `Directory.ready`."""
         return self._listener.catalog is not None
@@ -138,9 +148,14 @@ class CachedDirectory:
 
 
 class RegistryDirectory(Service):
-    """Asks the registry file of the listener's last snapshot. It keeps a connection, which `stopService` closes."""
+    """Asks the registry file of the listener's last snapshot. It keeps a connection, which `stopService` closes.
+
+    Attributes:
+        catalog: As `Directory.catalog`: asking takes a while.
+    """
 
     _log = Logger()
+    catalog = None
 
     def __init__(self, listener: SyncListener, worker: Worker) -> None:
         """Prepare.

@@ -1,0 +1,438 @@
+"""Heads that come again and again: what is answered and kept is the same, whether they are remembered or not."""
+
+import gzip
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from axcollector.core.catalog import Catalog
+from axcollector.core.model import DeveloperInfo, Tenant
+from axcollector.core.rates import RateLimits
+from axcollector.core.tables import APPS, DEVELOPERS, MAPPER, PRODUCTS, SCOPES
+from axcollector.llhttp_parts import Message
+from axcollector.reception import Incoming, Pending
+from axcollector.tokens import Token
+from axcollector.usual import Head, head_of
+from tests.fakes import HeldThread, SameThread
+from tests.test_webapi import JSON, LINE, PUBLISHER, RECORD, Stand, Tenants, batch
+from tests.wire import Connection, request
+
+GOOD = request("POST", "/analytics/s1", batch(), (JSON,))
+
+
+def catalog_of_one() -> Catalog:
+    """The tenant s1, with one key."""
+    made = Catalog()
+    made.load(SCOPES, [("s1", "s1", "acme", "prod")])
+    made.load(PRODUCTS, [("s1", "p", "p")])
+    made.load(DEVELOPERS, [("s1", "d", "d", "e")])
+    made.load(APPS, [("s1", "a", "a", "d", None)])
+    made.load(MAPPER, [("s1", "key", "a", "p", None)])
+    return made
+
+
+class Catalogued(Tenants):
+    """Knows what the catalog knows, or that nothing can be asked at once; counts who is asked for with patience."""
+
+    def __init__(self, catalog: Catalog | None) -> None:
+        super().__init__()
+        self.known = {"s1": Tenant("s1", "acme", "prod")}
+        self.catalog: Any = catalog
+        self.asked = 0
+
+    async def tenant_for_scope(self, scope: str) -> Tenant:
+        self.asked += 1
+        return await super().tenant_for_scope(scope)
+
+    async def tenant_for_names(self, organization: str, environment: str) -> Tenant:
+        self.asked += 1
+        return await super().tenant_for_names(organization, environment)
+
+
+def stand(root: Path, *, remembers: bool = True, **others: Any) -> Stand:
+    """The routes behind llhttp; without remembering, each head is taken apart."""
+    root.mkdir()
+    return Stand(root, directory=Catalogued(catalog_of_one() if remembers else None), **others)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[Callable[..., Stand]]:
+    """Makes a stand; in the end no bytes are held, and no timer runs."""
+    made: list[Stand] = []
+
+    def make(**others: Any) -> Stand:
+        made.append(stand(tmp_path / str(len(made)), **others))
+        return made[-1]
+
+    yield make
+    assert [(each.site.pending.held, each.clock.getDelayedCalls()) for each in made] == [(0, [])] * len(made)
+
+
+def asked(stand: Stand) -> int:
+    """How many requests were looked at with patience."""
+    assert isinstance(stand.directory, Catalogued)
+    return stand.directory.asked
+
+
+def known(stand: Stand, data: bytes = GOOD) -> Connection:
+    """A connection of which the head of this request is remembered."""
+    connection = Connection(stand.site)
+    connection.send(data)
+    connection.send(data)
+    assert [answer.status for answer in connection.answers()] == [200, 200]
+    return connection
+
+
+# The same, remembered or not
+
+TARGETS = ["/analytics/s1", "/analytics/s1?a", "/analytics/nobody", PUBLISHER, "/analytics", "/%61nalytics/s1", "/x"]
+HEADERS = [
+    *[(JSON,)] * 4,
+    *((JSON, ("Content-Encoding", "gzip")), (JSON, ("Content-Encoding", "br")), (("Content-Type", "text/plain"),)),
+    *((JSON, ("Connection", "close")), (JSON, ("Expect", "100-continue")), (JSON, ("X-Length", "Content-Length: 1"))),
+    *((JSON, ("Host", "a")), (JSON, ("Authorization", "Bearer x")), (JSON, ("Content-Length", "1"))),
+]
+BODIES = [
+    *[batch()] * 3,
+    *(batch(RECORD, RECORD), batch(RECORD | {"x": "é"}), batch(RECORD | {"organization": None}), batch({})),
+    *(b"", b"{", b'{"records":[]}', b" " * 4001, batch() + b"x", batch(organization="acme", environment="prod")),
+    *(
+        batch(RECORD | {"client_received_start_timestamp": 10**30}),
+        gzip.compress(batch(), mtime=0),
+        batch(*[RECORD] * 6),
+    ),
+]
+REQUESTS = st.tuples(
+    st.sampled_from(["POST"] * 9 + ["GET"]),
+    st.sampled_from(TARGETS + TARGETS[:1] * 6),
+    st.sampled_from(BODIES),
+    st.sampled_from(HEADERS),
+    st.sampled_from(["1.1"] * 5 + ["1.0"]),
+    st.sampled_from([0] * 9 + [7]),
+)
+USUAL = ("POST", "/analytics/s1", batch(), (JSON,), "1.1", 0)
+
+
+def lines_of(connection: Connection) -> bytes:
+    """What a client gets, without the time."""
+    return re.sub(rb"\r\nDate: [^\r]+", b"", connection.transport.value())
+
+
+@given(
+    st.lists(st.tuples(REQUESTS, st.integers(1, 4)), min_size=1, max_size=6),
+    st.lists(st.integers(1, 400), max_size=12),
+    st.booleans(),
+    st.booleans(),
+)
+@example([(USUAL, 4), (("POST", "/analytics/s1", b"{", (JSON,), "1.1", 0), 2), (USUAL, 4)], [], False, True)
+@example([(USUAL, 4), (("POST", "/analytics/s1", batch({}), (JSON,), "1.1", 0), 2), (USUAL, 4)], [], False, False)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+def test_what_is_remembered_changes_nothing(
+    here: Callable[..., Stand],
+    wanted: list[tuple[tuple[Any, ...], int]],
+    cuts: list[int],
+    waits: bool,
+    hangs_up: bool,
+) -> None:
+    """Whatever is sent on a connection, however it is cut: the same answers, the same end, the same lines kept."""
+    requests = [
+        request(method, target, body, headers, version=version, chunks=chunks)
+        for (method, target, body, headers, version, chunks), count in wanted
+        for _ in range(count)
+    ]
+    pieces = requests
+    if cuts:
+        whole, pieces = b"".join(requests), []
+        for cut in [*cuts, len(whole)]:
+            pieces, whole = [*pieces, whole[:cut]], whole[cut:]
+    found = []
+    for remembers in (True, False):
+        thread = HeldThread() if waits else SameThread()
+        door = here(remembers=remembers, writer=thread)
+        connection, seen = Connection(door.site), []
+        for piece in filter(None, pieces):
+            connection.send(piece)
+            seen.append((lines_of(connection), door.site.pending.held, connection.closing))
+            while isinstance(thread, HeldThread) and thread.jobs and not hangs_up:
+                thread.step()
+            door.clock.advance(0)
+        if hangs_up:
+            connection.hang_up()
+        while isinstance(thread, HeldThread) and thread.jobs:
+            thread.step()
+        found.append((seen, lines_of(connection), connection.closing, door.kept(), door.spool.waiting))
+        connection.hang_up()
+    assert found[0] == found[1]
+
+
+def test_it_is_remembered(here: Callable[..., Stand]) -> None:
+    """From the third request on nothing is asked with patience, whatever the lengths; a new connection begins anew."""
+    door = here()
+    connection = known(door)
+    assert asked(door) == 2
+    connection.send(request("POST", "/analytics/s1", batch(RECORD, RECORD, RECORD), (JSON,)))
+    connection.send(GOOD)
+    assert [answer.body for answer in connection.answers()] == [b'{"accepted": %d, "rejected": 0}' % n for n in (3, 1)]
+    assert asked(door) == 2
+    assert door.kept() == [("acme~prod", LINE)] * 6
+    connection.hang_up()
+    known(door, GOOD).hang_up()
+    assert asked(door) == 4
+
+
+@pytest.mark.parametrize(
+    "usual", [request("POST", PUBLISHER, batch(), (JSON,)), GOOD.replace(b"Content-Length", b"content-length")]
+)
+def test_other_usual_heads(here: Callable[..., Stand], usual: bytes) -> None:
+    """A tenant's names in the path, and another spelling of the length, are remembered as well."""
+    door = here()
+    connection = known(door, usual)
+    connection.send(usual)
+    assert (connection.answers()[0].status, asked(door)) == (200, 2)
+    connection.hang_up()
+
+
+def test_what_is_refused_is_told_as_ever(here: Callable[..., Stand]) -> None:
+    """A remembered head with a bad body, and what no room is for, get the answers that anybody gets."""
+    door = here()
+    connection = known(door)
+    connection.send(request("POST", "/analytics/s1", batch({}), (JSON,)))
+    door.room.lack = "no room"
+    connection.send(GOOD)
+    door.room.lack = None
+    door.directory.catalog = None
+    connection.send(GOOD)
+    connection.send(GOOD)
+    assert [answer.status for answer in connection.answers()] == [400, 503, 200, 200]
+    connection.hang_up()
+
+
+def test_the_catalog_is_asked_each_time(here: Callable[..., Stand]) -> None:
+    """A tenant that is gone is gone for whoever's head is remembered, too; and so is the catalog."""
+    door = here()
+    connection = known(door)
+    door.directory.catalog = Catalog()
+    door.directory.known = {}
+    connection.send(GOOD)
+    connection.answers()
+    door.directory.known = None
+    connection.send(GOOD)
+    assert [answer.status for answer in connection.answers()] == [500]
+    connection.hang_up()
+
+
+def test_a_spool_that_is_closed(here: Callable[..., Stand]) -> None:
+    """It is answered with 503, as to anybody."""
+    door = here()
+    connection = known(door)
+    door.spool.close()
+    connection.send(GOOD)
+    assert [(answer.status, "retry-after" in answer.headers) for answer in connection.answers()] == [(503, True)]
+    connection.hang_up()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_answer_comes_with_the_commit(here: Callable[..., Stand], fails: bool) -> None:
+    """Not before; and what comes behind the request waits for it."""
+    thread = HeldThread()
+    door = here(writer=thread)
+    door.clock.advance(60)
+    connection = Connection(door.site)
+    for _ in range(2):
+        connection.send(GOOD)
+        thread.step()
+    connection.answers()
+    if fails:
+        door.clock.advance(70)  # another interval, so another journal, which cannot be made
+        door.disk.full = True
+    connection.send(GOOD)
+    assert (connection.answers(), door.site.pending.held) == ([], len(batch()))
+    connection.send(GOOD)
+    thread.step()
+    (answer,) = connection.answers()
+    assert (answer.status, "retry-after" in answer.headers) == ((503, True) if fails else (200, False))
+    thread.step()
+    assert len(connection.answers()) == 1
+    connection.hang_up()
+
+
+def test_hanging_up_before_the_answer(here: Callable[..., Stand]) -> None:
+    """The batch is kept, nothing is held, and nobody is told."""
+    thread = HeldThread()
+    door = here(writer=thread)
+    connection = Connection(door.site)
+    for _ in range(2):
+        connection.send(GOOD)
+        thread.step()
+    connection.answers()
+    connection.send(GOOD)
+    connection.hang_up()
+    assert door.site.pending.held == 0
+    thread.step()
+    assert (connection.answers(), len(door.kept()), door.spool.waiting) == ([], 3, 0)
+
+
+def test_closing_behind_the_answer(here: Callable[..., Stand]) -> None:
+    """A connection that is to be closed says so in the answer to a remembered head, too; draining likewise."""
+    thread = HeldThread()
+    door = here(writer=thread)
+    connections = [Connection(door.site), Connection(door.site)]
+    for connection in connections * 2:
+        connection.send(GOOD)
+        thread.step()
+    connections[0].send(GOOD)
+    door.site.close_idle()
+    door.site.drain()
+    thread.step()
+    assert connections[0].answers()[-1].headers["connection"] == "close"
+    assert [connection.closing for connection in connections] == [True, True]
+    for connection in connections:
+        connection.hang_up()
+
+
+def test_draining(here: Callable[..., Stand]) -> None:
+    """A remembered head does not keep a connection open that is to end with the next answer."""
+    door = here()
+    connection = known(door)
+    door.site.drain()
+    connection.send(GOOD)
+    assert (connection.answers()[0].headers["connection"], connection.closing) == ("close", True)
+    connection.hang_up()
+
+
+def test_no_room_for_bodies(here: Callable[..., Stand]) -> None:
+    """What would be too much at once is refused, and nothing of it is held."""
+    door = here()
+    connection = known(door)
+    assert door.site.pending.reserve(door.site.pending.limit - 1)
+    connection.send(GOOD)
+    door.site.pending.held = 0
+    assert [answer.status for answer in connection.answers()] == [503]
+    connection.hang_up()
+
+
+class OneToken:
+    """Knows one token, as long as it is good."""
+
+    token: Token | None = Token("id", frozenset({"s1"}), "", 0)
+
+    def find(self, secret: str) -> Token | None:
+        """It, if it is asked for."""
+        return self.token if secret == "secret" else None
+
+
+def test_tokens_are_asked_each_time(here: Callable[..., Stand]) -> None:
+    """Who has been let in is not when the token is good no more; nor is anybody else by the same token's head."""
+    tokens = OneToken()
+    door = here(tokens=tokens)
+    usual = request("POST", "/analytics/s1", batch(), (JSON, ("Authorization", "Bearer secret")))
+    connection = known(door, usual)
+    connection.send(usual)
+    connection.send(usual.replace(b"secret", b"Secret"))
+    assert ([answer.status for answer in connection.answers()], asked(door)) == ([200, 401], 2)
+    tokens.token = None
+    connection.send(usual)
+    assert [answer.status for answer in connection.answers()] == [401]
+    connection.hang_up()
+
+
+def test_rates_are_counted(here: Callable[..., Stand]) -> None:
+    """Where scopes have limits, each request is counted, so none is taken the short way."""
+    door = here(rates=RateLimits(100))
+    connection = known(door)
+    connection.send(GOOD)
+    assert asked(door) == 3
+    connection.hang_up()
+
+
+class Broken:
+    """A catalog that fails in a way nobody foresaw."""
+
+    def tenant_of_scope(self, scope: str) -> Tenant:
+        raise ZeroDivisionError(scope)
+
+    def developers(self, *_: object) -> dict[str, DeveloperInfo]:
+        return {}
+
+
+def test_a_bug_on_the_short_way(here: Callable[..., Stand], logged_failures: Any) -> None:
+    """It is logged, and the request is taken the long way."""
+    door = here()
+    connection = known(door)
+    door.directory.catalog = Broken()
+    connection.send(GOOD)
+    assert ([answer.status for answer in connection.answers()], asked(door)) == ([200], 3)
+    assert len(logged_failures.take(ZeroDivisionError)) == 1
+    connection.hang_up()
+
+
+# Heads
+
+HEAD = b"POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\nX: y\r\n"
+
+
+def head(text: bytes) -> Head | None:
+    """What is remembered of a head."""
+    return head_of(Message(text, Incoming(100, Pending(100))))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEAD.replace(b"1.1", b"1.0"),
+        HEAD.replace(b"Content-Length: 12\r\n", b""),
+        HEAD.replace(b"Content-Length", b"CONTENT-LENGTH"),
+        HEAD.replace(b"Content-Length: ", b"Content-Length:"),
+        HEAD + b"Expect: 100-continue\r\n",
+        HEAD + b"X: %b\r\n" % (b"x" * 1024),
+    ],
+)
+def test_heads_that_are_not_remembered(text: bytes) -> None:
+    """What has no plain length, asks for something before its body, or is large."""
+    assert head(text) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "body"),
+    [
+        (HEAD + b"\r\nhello, world", b"hello, world"),
+        (HEAD.replace(b"12", b"0") + b"\r\n", b""),
+        (HEAD.replace(b"12", b"0003") + b"\r\nabc", b"abc"),
+        (HEAD + b"\r\nhello, worl", None),
+        (HEAD + b"\r\nhello, world!", None),
+        (HEAD.replace(b"12", b"+3") + b"\r\nabc", None),
+        (HEAD.replace(b"12", b" 3") + b"\r\nabc", None),
+        (HEAD.replace(b"12", b"\xb2") + b"\r\nab", None),
+        (HEAD.replace(b"12", b"") + b"\r\n", None),
+        (HEAD.replace(b"12", b"0000000003") + b"\r\nabc", None),
+        (HEAD.replace(b"12", b"3\n") + b"\r\nabc", None),
+        (HEAD.replace(b"12\r\n", b"3\r\nContent-Length: 3\r\n") + b"\r\nabc", None),
+        (HEAD.replace(b"X: y", b"X: z") + b"\r\nhello, world", None),
+        (HEAD.replace(b"Host", b"host") + b"\r\nhello, world", None),
+        (HEAD[:-3] + b"\r\n\r\nhello, world", None),
+        (HEAD[:30], None),
+        (b"", None),
+    ],
+)
+def test_bodies_behind_a_remembered_head(data: bytes, body: bytes | None) -> None:
+    """Only the same bytes, a plain length, and exactly so much behind them."""
+    remembered = head(HEAD)
+    assert remembered is not None
+    assert remembered.body_of(data) == body
+
+
+def test_a_value_like_a_length() -> None:
+    """What looks like a length inside another field is compared, as everything else is."""
+    remembered = head(HEAD.replace(b"Host: a", b"Host: Content-Length: 1"))
+    assert remembered is not None
+    assert remembered.body_of(HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world") is None
+
+
+def test_what_is_remembered_is_shown_nowhere() -> None:
+    """A head may hold a token."""
+    assert "Length" not in repr(head(HEAD))
