@@ -27,6 +27,7 @@ from axcollector.config import Config
 from axcollector.core.layout import Stage
 from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
+from axcollector.plans import shared_threads
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
@@ -39,14 +40,15 @@ from axcollector.sync.registry_source import RegistrySource
 from axcollector.sync.transicator import over_network
 from axcollector.sync.transicator_source import TransicatorSource
 from axcollector.takeover import take_over
+from axcollector.threads import Threads
 from axcollector.uploader import Uploader
 from axcollector.upstream import Upstream
 
 STOP_SECONDS = 8.0
 """What is not done so long after the stop began stays where it is, durable, for the next start."""
 ROOM_TICK_SECONDS = 2.0
-_THREADS = ("splitter", "recovery", "staging", "store", "watch")
-"""One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
+_SHARING = ("splitter", "recovery", "staging", "store", "watch")
+"""Kinds of work that share threads (`threads`)."""
 
 
 class Delivering(Service):
@@ -67,6 +69,7 @@ class Delivering(Service):
         premises: Premises,
         upstream: Upstream,
         store: Store | None = None,
+        threads: Threads | None = None,
     ) -> None:
         """Touch nothing yet.
 
@@ -77,6 +80,7 @@ class Delivering(Service):
             premises: The data directory.
             upstream: Who takes batches.
             store: Where files go, in place of the configured one.
+            threads: What all that may wait is done by; by default its own, as many as `work_threads` allows.
 
         Raises:
             ConfigError: What the configured store needs is not installed.
@@ -86,7 +90,8 @@ class Delivering(Service):
         self._disk = disk
         self._premises = premises
         self._upstream = upstream
-        self._threads = {name: WorkThread(reactor, name) for name in _THREADS}
+        threads = threads or shared_threads(config)
+        self._threads = {name: WorkThread(reactor, name, threads) for name in _SHARING}
         self._running: InOrder | None = None
         self._reserve = SplitReserve(disk, config.data_directory)
         self._room = Room(disk, config.data_directory, config.spool_quota_bytes)

@@ -31,6 +31,7 @@ FLOORS: Final = {
         "sqlite_file",
         "tokens",
         "services",
+        "threads",
         "fairness",
         "premises",
         "bugs",
