@@ -101,6 +101,11 @@ FLOORS: Final = {
         "admin",
         "signer",
         "client",
+        "client_requests",
+        "client_spool",
+        "fleet",
+        "persistent",
+        "complaints",
         "buffer",
         "listening",
         "tls",
@@ -126,7 +131,7 @@ FLOORS: Final = {
 MAY_IMPORT: Final = {
     "klein": {"webapi", "admin", "signer"},
     "treq": {"stores", "client"},
-    "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client"},
+    "axcollector.stores.transfer": {"stores", "sync.transicator", "sync.transicator_client", "client"},
     "botocore": {"stores"},
     "axcollector.config": {
         "api",

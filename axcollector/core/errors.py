@@ -8,7 +8,8 @@
      │    ├── RateLimited        the scope sends too much at present; come again (429)
      │    ├── Overloaded         no room in memory; come again (503)
      │    ├── SpoolFailed        no room on disk, or a write failed; come again (503)
-     │    └── Unavailable        what the answer depends on cannot be asked at present; come again (503)
+     │    ├── Unavailable        what the answer depends on cannot be asked at present; come again (503)
+     │    └── Unreachable        to a client: no collector has given a proper answer; come again (503)
      ├── ConfigError             a configuration that cannot be used
      ├── DirectoryInUse          another process has the data directory
      ├── UnsafeDirectory         others on this machine could change what lies in a directory of ours
@@ -149,6 +150,18 @@ class Unavailable(Refusal):
     status = 503
     code = "STORAGE_UNAVAILABLE"
     retry_after = 5.0
+
+
+class Unreachable(Refusal):
+    """A client has found no collector that gave a proper answer; where one took the records, it is not known."""
+
+    status = 503
+    code = "UNREACHABLE"
+    DEFAULT_RETRY_AFTER: ClassVar[float] = 1.0
+
+    def __init__(self, reason: str, retry_after: float = DEFAULT_RETRY_AFTER) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class ConfigError(AxcollectorError):

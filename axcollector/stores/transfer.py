@@ -93,6 +93,7 @@ class Question:
         limit_bytes: How much of an answer of 200 is wanted.
         sink: Who takes the body of an answer of 200; what it fails with, other than an `OSError`, is raised on.
             None: the body is kept.
+        asks_for_pauses: Whether an answer of 429 or 503 is an `EndpointUnavailable`; else it is an answer.
     """
 
     authority: str
@@ -101,6 +102,7 @@ class Question:
     headers: Headers = field(repr=False)
     limit_bytes: int = MAX_ANSWER_BYTES
     sink: Sink | None = None
+    asks_for_pauses: bool = True
 
 
 class Transfer:
@@ -218,7 +220,7 @@ class Transfer:
             content, is_whole = await limits.watch(received(response, limits.moved, limit, sink))
         except _ALL as exc:
             raise _mapped(authority, exc, limits.expired) from None
-        if response.code in _PAUSING:
+        if response.code in _PAUSING and question.asks_for_pauses:
             raise EndpointUnavailable(
                 authority, f"{authority} answered {response.code}", _retry_after(response, self._clock.seconds())
             )
