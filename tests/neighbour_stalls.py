@@ -29,7 +29,7 @@ from axcollector.registry_bulk import BulkRegistry
 from axcollector.sqlite_file import connect
 from tests.neighbour import QUICK, until
 
-TENANTS = 200
+TENANTS = 100
 KEYS = 20_000
 TICK_SECONDS = 0.002
 

@@ -19,8 +19,8 @@ from tests.running import QUICK, until
 
 ROOT = Path(__file__).parent.parent
 BOUNDED = os.environ.get("AXCOLLECTOR_PROOFS") == "bounded"
-CYCLES = 40 if BOUNDED else 1000
-STALL_SECONDS = 3 if BOUNDED else 60
+CYCLES = 20 if BOUNDED else 1000
+STALL_SECONDS = 2 if BOUNDED else 60
 NOTHING = {"seen": [], "reactor": False, "handlers": 0, "signals": [], "threads": 1, "children": []}
 
 
