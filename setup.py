@@ -28,6 +28,7 @@ setup(
         "pyOpenSSL>=24.3.0",
         "cryptography>=42.0.0",
         "httptools>=0.7.1",
+        "prometheus-client>=0.20",
         # No wheels elsewhere; the standard library's zlib serves there.
         'isal>=1.7.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',
         'zlib-ng>=0.5.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',

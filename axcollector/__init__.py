@@ -11,18 +11,19 @@ the only transition. To know the package, read it in this order:
 4. `disk`, `directories`, `ownership`, `aside`, `journal`, `spool`, `members`, `splitter`, `takeover`: making batches
    durable, and turning journals into buckets.
    `core/quarantine`, `quarantine`, `quarantine_files`: invalid records that are set aside.
-5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `supply`, `uploader`: delivering buckets.
+5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `record_counts`, `supply`, `uploader`: delivering buckets.
+   `core/status`, `core/traffic`, `core/tally`, `stages`, `surveying`, `gathering`: what it says of itself.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.
-7. `threads`, `services`: what works beside the reactor. `config_keys`, `config`, `destination`, `plans`, `upstream`,
-   `ingesting`, `delivering`, `collector`: the whole, put together.
+7. `threads`, `services`, `on_stop`: what works beside the reactor. `config_keys`, `config`, `destination`, `plans`,
+   `upstream`, `ingesting`, `delivering`, `collector`: the whole, put together.
 8. `heads`, `reception`, `conversation`, `connections`: what is asked of connections; `channel`, `twisted_channel`,
    `llhttp_parts`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`, `core/rates`,
    `access`: what is asked of requests; `running`, `door`, `openapi`, `webapi`, `admin/`, `regular`, `tls_files`,
    `tls`, `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
-9. `launch`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `doors`, `assembly`, `tap`, `cli/`: how it is
-   launched, and what SIGHUP does; `core/messages`, `locks`, `worker_pipe`, `worker`, and of `workers/` `places`,
-   `feed`, `process`, `crew`: the same in several processes.
+9. `launch`, `log_json`, `log_format`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `doors`, `assembly`,
+   `tap`, `cli/`: how it is launched, what it logs, and what SIGHUP does; `core/messages`, `locks`, `worker_pipe`,
+   `worker`, and of `workers/` `places`, `feed`, `process`, `crew`: the same in several processes.
 10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
 
 This module imports nothing; the public names are in `axcollector.api`.

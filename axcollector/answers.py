@@ -14,6 +14,8 @@ from axcollector.bugs import report
 from axcollector.core.errors import Overloaded, Refusal, Rejected
 
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
+BROKEN_OFF: Final = "BROKEN_OFF"
+"""What requests are counted as whose clients hung up before the answer, or that a stop has broken off."""
 
 
 class Answer(NamedTuple):
@@ -23,11 +25,13 @@ class Answer(NamedTuple):
         status: Its status.
         body: Its body.
         headers: Its headers, beside the usual ones.
+        code: What it is counted as: the `errorCode` in its body, or that it was taken.
     """
 
     status: int
     body: bytes
     headers: Sequence[tuple[bytes, bytes]] = ()
+    code: str = "ACCEPTED"
 
 
 def accepted(count: int, quarantined: int | None = None) -> bytes:
@@ -56,17 +60,18 @@ def headers_of(refusal: Refusal) -> list[tuple[bytes, bytes]]:
 
 def of_refusal(refusal: Refusal) -> Answer:
     """The answer that says why a request is refused."""
-    return Answer(refusal.status, error(refusal.code, refusal.reason), headers_of(refusal))
+    return Answer(refusal.status, error(refusal.code, refusal.reason), headers_of(refusal), refusal.code)
 
 
 def of_problem(problem: BaseException, log: Logger) -> Answer:
     """The answer to a request that failed, in whatever way; what nobody foresaw is logged."""
-    if isinstance(problem, defer.CancelledError):  # a thread that was to work on it has stopped
-        problem = Overloaded("The service is stopping")
+    if isinstance(problem, defer.CancelledError):  # a thread that was to work on it has stopped, or nobody listens
+        return of_refusal(Overloaded("The service is stopping"))._replace(code=BROKEN_OFF)
     if isinstance(problem, Refusal):
         return of_refusal(problem)
     report(log, "a request failed in a way nobody foresaw", Failure(problem))
-    return Answer(500, error("INTERNAL_SERVER_ERROR", "The request could not be processed"))
+    code = "INTERNAL_SERVER_ERROR"
+    return Answer(500, error(code, "The request could not be processed"), code=code)
 
 
 def give(request: IRequest, status: int, body: bytes) -> bytes:

@@ -10,8 +10,8 @@
     buffer = RecordBuffer(reactor, collector)                    # or Client(reactor, "https://collector:9443")
     buffer.add(scope, record)                                    # returns at once
 
-Importing this installs no reactor, starts no thread and touches no file. `AnalyticsAPI` needs klein, which installs one;
-it is loaded when it is first asked for, so choose a reactor before that. `Client`, likewise, is loaded with treq.
+Importing this installs no reactor, starts no thread and touches no file. `AnalyticsAPI` needs klein, which installs a
+reactor; it is loaded when it is first asked for, so choose one before that. `Client`, likewise, is loaded with treq.
 """
 
 from typing import TYPE_CHECKING

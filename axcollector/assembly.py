@@ -13,12 +13,15 @@ from twisted.internet import defer
 from axcollector.clock_steps import ClockSteps
 from axcollector.collector import Collector
 from axcollector.config import Config
+from axcollector.core.status import Check, Status
+from axcollector.core.traffic import Traffic
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.listening import Listeners, absolute_endpoint, certificates_of, endpoints_of, inherited_socket
+from axcollector.on_stop import OnStop
 from axcollector.premises import Premises
 from axcollector.reloading import Live
-from axcollector.services import InOrder, OnStop
+from axcollector.services import InOrder
 from axcollector.tls import Certificates
 from axcollector.workers.crew import Workers
 from axcollector.workers.inheritance import OF_WORKERS, worker_count
@@ -27,11 +30,24 @@ if TYPE_CHECKING:
     from axcollector.admin.access import AdminToken
 
 
-class Patient(Protocol):
-    """Whose health is told."""
+class Subject(Protocol):
+    """Of whom the admin port tells."""
 
     def problems(self) -> Mapping[str, str | None]:
         """What keeps it from being ready, by check; None where all is well."""
+        ...
+
+    def checks(self) -> Mapping[str, Check]:
+        """Everything that should be well, by name."""
+        ...
+
+    def status(self) -> Status:
+        """All that it says of itself."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """What tenants have sent."""
         ...
 
 
@@ -49,7 +65,7 @@ class Whole:
     """
 
     service: InOrder
-    collector: Patient
+    collector: Subject
     listeners: Sequence[Listeners]
     certificates: Sequence[Certificates]
     live: Live[Config]
@@ -119,13 +135,18 @@ def _in_processes(reactor: Any, config: Config, count: int) -> Whole:  # noqa: A
     return Whole(service, delivering, [admin], [*admin.certificates, *shown], live, workers.replace)
 
 
-def _admin(reactor: Any, config: Config, collector: Patient) -> "tuple[AdminToken, Listeners]":  # noqa: ANN401 - as above
+def _admin(reactor: Any, config: Config, collector: Subject) -> "tuple[AdminToken, Listeners]":  # noqa: ANN401 - as above
     """What tells of a collector's health, and whose token it asks for."""
     from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token  # noqa: PLC0415 - see `_in_one`
     from axcollector.admin.health import HealthAPI  # noqa: PLC0415 - likewise
+    from axcollector.admin.metrics import add_metrics  # noqa: PLC0415 - likewise
+    from axcollector.admin.status import add_status  # noqa: PLC0415 - likewise
 
     token = AdminToken(read_token(config.admin_token, config.admin_token_file))
-    pages = AdminSite(GuardedResource(HealthAPI(collector, token.allows).resource(), token), reactor)
+    api = HealthAPI(collector, token.allows)
+    add_status(api.app, collector, reactor)
+    add_metrics(api.app, collector)
+    pages = AdminSite(GuardedResource(api.resource(), token), reactor)
     return token, Listeners("admin_listen", endpoints_of(reactor, "admin_listen", [config.admin_listen]), pages)
 
 

@@ -6,7 +6,7 @@
 A record is written as JSON when it is added, at about a microsecond: it may be changed afterwards, what is held is
 known to the byte, and it is nothing to the garbage collector. A batch of a scope is sent when it has so many records
 or bytes, or when its first record is so old. One batch of a scope is under way at a time, so its records stay in order;
-scopes know nothing of each other. What is held is bounded, and so is what waits (`core.gathering`).
+scopes know nothing of each other. What is held is bounded, and so is what waits (`core.queues`).
 
 What a target says decides (`persistent`); where it refuses a batch on account of records, the batch is sent again in
 parts (`core.isolation`), until the bad ones are known: those are refused, counted and told in the log.
@@ -14,19 +14,19 @@ parts (`core.isolation`), until the bad ones are known: those are refused, count
 
 import random
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 from twisted.application.service import IService, Service
 from twisted.internet import defer
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from axcollector.bugs import report
 from axcollector.complaints import Complaints
 from axcollector.core.bounds import Bounds, Counts, Full
 from axcollector.core.errors import Overloaded, Rejected
-from axcollector.core.gathering import Gathering, Queue
 from axcollector.core.isolation import OF_RECORDS, without_index
+from axcollector.core.queues import Gathering, Queue
 from axcollector.core.recordtext import Record, text_of
 from axcollector.persistent import GivenUp, Persistent, Target
 
@@ -44,7 +44,7 @@ class RecordBuffer(Service):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Any,  # noqa: ANN401 - time, as every reactor has it
         target: Target,
         *,
         batch_records: int = 500,
@@ -139,7 +139,11 @@ class RecordBuffer(Service):
 
     def _let_wait(self, scope: str, text: bytes) -> "defer.Deferred[None] | None":
         waiter: defer.Deferred[None] = defer.Deferred(lambda waiter: self._gathering.give_up(scope, waiter))
-        return waiter if self._gathering.let_wait(scope, text, waiter) else self._no_room("Too many records wait")
+        return (
+            waiter
+            if self._gathering.let_wait(scope, text, waiter)
+            else self._no_room("Too many records wait, or this one is too large")
+        )
 
     def startService(self) -> None:
         """Begin to send, to a target that is started first if it does not run.

@@ -24,6 +24,7 @@ from twisted.web.server import Request
 from axcollector import heads
 from axcollector.connections import Connections, host_of
 from axcollector.conversation import Conversation, State, Wire
+from axcollector.core.tally import Tally
 from axcollector.door import Door
 from axcollector.heads import Cut
 from axcollector.reception import Incoming, Pending, Reception
@@ -47,6 +48,7 @@ class Bounds(Protocol):
     channels: "set[BoundedChannel]"
     is_draining: bool
     door: Door | None
+    tally: Tally
 
     def usual_headers(self) -> bytes:
         """The lines of the headers that every answer has."""
@@ -136,7 +138,7 @@ class BoundedChannel(HTTPChannel):
         self.conversation = Conversation(
             self.site.reactor,
             self.site.request_timeout_seconds,
-            Wire(self.transport.write, super().loseConnection, self.transport.abortConnection),
+            Wire(self.transport.write, super().loseConnection, self.transport.abortConnection, self._count_cut),
         )
         super().connectionMade()
 
@@ -193,6 +195,9 @@ class BoundedChannel(HTTPChannel):
             self.dataReceived(b"")
 
     # What ends it
+
+    def _count_cut(self, why: Cut) -> None:
+        self.site.tally.answered("other", int(why.status[:3]), why.code)
 
     def cut(self, why: Cut) -> None:
         """Answer in place of any resource, read no more, and close."""

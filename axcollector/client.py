@@ -14,20 +14,22 @@ can do without losses.
 *Connections* are kept and used again, TLS is verified, and a request that does not get on in time is cut.
 """
 
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.application.service import Service
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 
 from axcollector import __version__
-from axcollector.client_requests import Request, checked_url, path_of, trusting
+from axcollector.client_requests import Direct, Request, checked_url, path_of, trusting
+from axcollector.client_spool import ClientSpool
 from axcollector.core import remote
+from axcollector.core.bounds import Spooled
 from axcollector.core.errors import (
     ConfigError,
     NotReady,
@@ -60,7 +62,7 @@ class Client(Service):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Any,  # noqa: ANN401 - time, threads, TCP and TLS, as every reactor has them
         urls: str | Sequence[str],
         *,
         token: str | Callable[[], str | None] | None = None,
@@ -71,6 +73,8 @@ class Client(Service):
         ca_file: str | None = None,
         policy: IPolicyForHTTPS | None = None,
         gzip: bool = True,
+        spool_directory: str | None = None,
+        spool_bytes: int = 1 << 30,
         chance: Callable[[], float] = random.random,
     ) -> None:
         """Touch nothing yet.
@@ -86,6 +90,9 @@ class Client(Service):
             ca_file: A PEM file of the authorities that are trusted, in place of the system's.
             policy: How certificates are verified, in place of that; for client certificates, say.
             gzip: Whether bodies are packed.
+            spool_directory: Where records that no collector takes now are made durable, to be sent later; None:
+                nowhere. It is made where it is missing, and this client's alone.
+            spool_bytes: So many bytes, packed, may lie there.
             chance: Gives numbers in [0, 1), for the jitter of retries.
 
         Raises:
@@ -105,11 +112,16 @@ class Client(Service):
         self._policy = policy
         self._gzip = gzip
         self._fleet = Fleet(reactor, self._urls, BACKOFF, chance)
-        self._thread = WorkThread(reactor, "client")  # type: ignore[arg-type]  # reactors have threads
+        self._thread = WorkThread(reactor, "client")
         self._transfer: Transfer | None = None
         self._under_way: set[defer.Deferred[int]] = set()
         self._rests: dict[Rest, None] = {}
         self._idle: defer.Deferred[None] | None = None
+        self._spool: ClientSpool | None = None
+        if spool_directory is not None:
+            self._spool = ClientSpool(
+                reactor, os.path.abspath(spool_directory), spool_bytes, Direct(self._send), chance
+            )
 
     def startService(self) -> None:
         """Read the file of authorities, if there is one; connect to nobody yet.
@@ -124,16 +136,23 @@ class Client(Service):
             connections=self._connections,
             policy=self._policy if self._ca_file is None else trusting(self._ca_file),
         )
+        if self._spool is not None:
+            self._spool.startService()
         self._thread.startService()
         self.running = True
+
+    @property
+    def spooled(self) -> Spooled | None:
+        """What lies in the spool, and what has become of what lay there; None: there is none."""
+        return None if self._spool is None else self._spool.state
 
     def submit(self, scope: str, records: Sequence[Record]) -> "defer.Deferred[int]":
         """Send records of the tenant of `scope`, as one batch: each a dict, or the JSON text of one as bytes.
 
-        Fires with how many were accepted, once they are durable with a collector. Fails with what a collector's own
-        `submit` fails with (`Rejected`, `NotReady`, `LookupFailed`, `Overloaded`, `SpoolFailed`), with `RateLimited`,
-        or with `Unreachable` where none gives a proper answer; only then some collector may have them. Cancelling
-        breaks it off; they may have been taken.
+        Fires with how many were accepted, once they are durable with a collector, or how many are in the spool. Fails
+        with what a collector's own `submit` fails with (`Rejected`, `NotReady`, `LookupFailed`, `Overloaded`,
+        `SpoolFailed`), with `RateLimited`, or with `Unreachable` where none gives a proper answer; only then some
+        collector may have them. Cancelling breaks it off; they may have been taken.
         """
         submitting = defer.Deferred.fromCoroutine(self._submit(scope, records))
         result: defer.Deferred[int] = defer.Deferred(lambda _: submitting.cancel())
@@ -151,7 +170,13 @@ class Client(Service):
         if not self.running:
             raise NotReady
         texts = [text_of(record) for record in records]
-        return await self._send(await self._request(scope, texts), self._retry_seconds)
+        if self._spool is not None and texts:
+            return await self._spool.submit(scope, texts)
+        return await self._send(scope, texts, self._retry_seconds)
+
+    async def _send(self, scope: str, texts: Sequence[bytes], patience_seconds: float) -> int:
+        """As `submit`, for so long, and whatever lies in the spool."""
+        return await self._ask_all(await self._request(scope, texts), patience_seconds)
 
     async def _request(self, scope: str, texts: Sequence[bytes]) -> Request:
         path = path_of(self._base_path, scope)
@@ -161,7 +186,7 @@ class Client(Service):
             return Request.of(path, texts, gzip=self._gzip)
         return await self._thread.run(partial(Request.of, path, texts, gzip=self._gzip))
 
-    async def _send(self, request: Request, patience_seconds: float) -> int:
+    async def _ask_all(self, request: Request, patience_seconds: float) -> int:
         """Ask one after the other, until one has taken it.
 
         Raises:
@@ -192,7 +217,7 @@ class Client(Service):
 
     async def _wait(self, exc: RateLimited, deadline: float) -> None:
         """Wait for as long as a collector wants a scope to, if that is not too long."""
-        if self._reactor.seconds() + exc.retry_after > deadline or not self.running:
+        if self._reactor.seconds() + exc.retry_after > deadline:
             raise exc
         rest = Rest(self._reactor)
         self._rests[rest] = None
@@ -200,6 +225,8 @@ class Client(Service):
             await rest.take(exc.retry_after)
         finally:
             del self._rests[rest]
+        if not self.running:
+            raise exc
 
     async def _ask(self, url: str, request: Request, ticket: object) -> int:
         assert self._transfer is not None
@@ -252,6 +279,8 @@ class Client(Service):
             self._idle = None
         if late.active():
             late.cancel()
+        if self._spool is not None and self._spool.running:
+            await self._spool.stopService()
         if self._transfer is not None:
             await self._transfer.close()
             self._transfer = None

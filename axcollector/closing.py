@@ -40,7 +40,11 @@ class Journals(Protocol):
 
 
 class Closing(Service):
-    """Closes intervals while it runs, and everything when it stops."""
+    """Closes intervals while it runs, and everything when it stops.
+
+    Attributes:
+        jobs: What it does now and then.
+    """
 
     _log = Logger()
 
@@ -68,6 +72,7 @@ class Closing(Service):
         self._grace = grace_seconds
         self._resume_at = 0.0
         self._heartbeat = Periodic(clock, CLOSING_TICK_SECONDS, "closing", self._tick)
+        self.jobs = (self._heartbeat,)
 
     def startService(self) -> None:
         """Begin to close what is due."""
@@ -93,7 +98,11 @@ class Closing(Service):
 
 
 class Recovery(Service):
-    """Splits what crashes left, and takes over what the reference left, in the background, until nothing is left."""
+    """Splits what crashes left, and takes over what the reference left, in the background, until nothing is left.
+
+    Attributes:
+        jobs: What it does now and then.
+    """
 
     def __init__(self, clock: IReactorTime, worker: Worker, splitter: Splitter, salvager: Salvager) -> None:
         """Put the parts together; the splitter is the one of `recovered`."""
@@ -102,6 +111,7 @@ class Recovery(Service):
         self._splitter = splitter
         self._salvager = salvager
         self._heartbeat = Periodic(clock, RECOVERY_TICK_SECONDS, "recovery", self._tick)
+        self.jobs = (self._heartbeat,)
 
     def startService(self) -> None:
         """Begin at once."""

@@ -17,6 +17,9 @@ from twisted.internet import defer
 from axcollector.access import Access
 from axcollector.config import Config
 from axcollector.core.errors import ConfigError
+from axcollector.core.status import Check, Status
+from axcollector.core.tally import Tally
+from axcollector.core.traffic import Traffic
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
@@ -37,7 +40,7 @@ class Collector(Service):
         config: Its configuration.
     """
 
-    def __init__(self, reactor: Any, config: Config, store: Store | None = None) -> None:  # noqa: ANN401
+    def __init__(self, reactor: Any, config: Config, store: Store | None = None) -> None:  # noqa: ANN401 - any reactor
         """Touch nothing yet.
 
         Args:
@@ -115,6 +118,24 @@ class Collector(Service):
 
     async def _submit(self, scope: str, records: Sequence[Record]) -> int:
         return await self.intake.take_records(scope, records)
+
+    def status(self) -> Status:
+        """All that it says of itself at this moment; it costs little, and touches no disk."""
+        return self._delivering.status()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What tenants have sent since it was made."""
+        return self._delivering.traffic
+
+    @property
+    def tally(self) -> Tally:
+        """Counts what goes through its routes."""
+        return self._ingesting.tally
+
+    def checks(self) -> Mapping[str, Check]:
+        """Everything that should be well, by name, also what readiness does not need."""
+        return self._delivering.checks()
 
     def problems(self) -> Mapping[str, str | None]:
         """What keeps the collector from being ready, by check; None where all is well."""

@@ -2,15 +2,13 @@
 
 The class is the table (`config_keys`). `config_file` reads it from YAML and the command line; an embedding program
 makes one directly. Either way an invalid value cannot be made.
-
-What this version cannot do yet is in `NOT_YET`: it is refused, never passed over in silence.
 """
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from axcollector.config_endpoints import Endpoint, Endpoints, is_local, may_be_shared, takes_any_port
 from axcollector.config_keys import MIB, Key, keys_of, read_values
@@ -195,11 +193,6 @@ class Config:
     def __post_init__(self) -> None:
         """Read every value by its kind, then look at those that must suit each other."""
         read_values(self, KEYS)
-        for name, is_missing, instead in NOT_YET:
-            if is_missing(getattr(self, name)):
-                raise ConfigError(
-                    f"{KEYS[name].shown(getattr(self, name))} is not available in this version; {instead}"
-                )
         _check_together(self)
 
     @property
@@ -225,11 +218,6 @@ class Config:
 
 KEYS: Final[Mapping[str, Key]] = keys_of(Config)
 """Every key, by name, in the order of the documentation."""
-
-NOT_YET: Final[tuple[tuple[str, Callable[[Any], bool], str], ...]] = (
-    ("log_format", lambda value: value == "json", "text is"),
-)
-"""What is not available yet: the key, whether a value of it is one of those, and what is available."""
 
 
 def _check_together(config: Config) -> None:

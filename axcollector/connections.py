@@ -86,10 +86,13 @@ class Connections:
     def has_room(self, host: str | None) -> bool:
         """Whether there may be one more, from this host."""
         if self._most and self.count >= self._most:
-            return self._full("{limit} connections are open (max_connections)", self._most, None)
+            return self._full("{limit} connections are open (max_connections); more get 503", self._most, None)
         if self._most_per_address and host is not None and self._by_host[host] >= self._most_per_address:
-            text = "{limit} connections from {host} are open (max_connections_per_address)"
-            return self._full(text, self._most_per_address, host)
+            return self._full(
+                "{limit} connections from {host} are open (max_connections_per_address); more get 503",
+                self._most_per_address,
+                host,
+            )
         return True
 
     def _full(self, text: str, limit: int, host: str | None) -> bool:
@@ -98,7 +101,7 @@ class Connections:
         now = self._clock.seconds()
         if now >= self._quiet_until:
             self._quiet_until = now + _QUIET_SECONDS
-            self._log.warn(text + "; more get 503", limit=limit, host=host)
+            self._log.warn(text, limit=limit, host=host)
         return False
 
     def entered(self, host: str | None) -> None:

@@ -42,11 +42,13 @@ class Wire:
         write: Send bytes.
         close: Close behind what was written.
         abort: Close at once.
+        cut: Is told why a connection is cut.
     """
 
     write: Callable[[bytes], object]
     close: Callable[[], object]
     abort: Callable[[], object]
+    cut: Callable[[Cut], object] = lambda _: None
 
 
 class Conversation:
@@ -96,6 +98,7 @@ class Conversation:
         """Answer in place of any resource, read no more, and close."""
         if not self.closing:
             self._wire.write(answers.raw(why.status, why.code, why.reason))
+            self._wire.cut(why)
             self.close()
 
     def close(self) -> None:

@@ -25,17 +25,25 @@ from axcollector.bugs import report
 from axcollector.closing import Closing, Recovery
 from axcollector.config import Config
 from axcollector.core.layout import Stage
+from axcollector.core.status import Check, Status
+from axcollector.core.traffic import Traffic
 from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
+from axcollector.gathering import Gathering, Stations
+from axcollector.on_stop import OnStop
 from axcollector.plans import shared_threads
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
+from axcollector.record_counts import RecordCounts
 from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.salvager import Salvager
-from axcollector.services import InOrder, OnStop, Periodic, WorkThread
+from axcollector.services import InOrder, Periodic, WorkThread
 from axcollector.splitter import Splitter
+from axcollector.stages import Stages
 from axcollector.stores.base import Store
+from axcollector.stores.directory import DirectoryStore
+from axcollector.surveying import Surveying
 from axcollector.sync.registry_source import RegistrySource
 from axcollector.sync.transicator import over_network
 from axcollector.sync.transicator_source import TransicatorSource
@@ -47,7 +55,7 @@ from axcollector.upstream import Upstream
 STOP_SECONDS = 8.0
 """What is not done so long after the stop began stays where it is, durable, for the next start."""
 ROOM_TICK_SECONDS = 2.0
-_SHARING = ("splitter", "recovery", "staging", "store", "watch")
+_SHARING = ("splitter", "recovery", "staging", "store", "watch", "survey")
 """Kinds of work that share threads (`threads`)."""
 
 
@@ -101,6 +109,15 @@ class Delivering(Service):
             store_maker(reactor, self._threads["store"], disk, config) if store is None else lambda _: store
         )
         self.uploader: Uploader | None = None
+        self._gathering = Gathering(
+            reactor,
+            premises,
+            upstream,
+            self._room,
+            problems=self.problems,
+            source=config.sync,
+            quota_bytes=config.spool_quota_bytes,
+        )
 
     def startService(self) -> None:
         """Take possession of the data directory, take over what a crash left, and start the stations.
@@ -131,6 +148,7 @@ class Delivering(Service):
         room = Periodic(self._reactor, ROOM_TICK_SECONDS, "room", self._measure_room)
         sources = self._sources()
         store = self._make_store(self._bearer())
+        records = RecordCounts(self._disk)
         self.uploader = Uploader(
             self._reactor,
             self._threads["staging"],
@@ -142,16 +160,21 @@ class Delivering(Service):
             max_attempts=config.max_upload_attempts,
             failed_retry_batch=config.failed_retry_batch,
             chance=random.random,
+            records=records,
         )
+        splitters = [self._splitter(stage, records) for stage in (Stage.RECOVERED, Stage.TMP)]
         salvager = Salvager(self._disk, config.data_directory)
-        recovery = Recovery(self._reactor, self._threads["recovery"], self._splitter(Stage.RECOVERED), salvager)
-        closing = self._closing()
-        return [OnStop(store.close), self.uploader, self._upstream, *sources, recovery, room, closing]
-
-    def _closing(self) -> Closing:
-        splitter = self._splitter(Stage.TMP)
-        grace_seconds = self._config.close_grace
-        return Closing(self._reactor, self._threads["splitter"], self._upstream, splitter, grace_seconds)
+        recovery = Recovery(self._reactor, self._threads["recovery"], splitters[0], salvager)
+        grace_seconds = config.close_grace
+        closing = Closing(self._reactor, self._threads["splitter"], self._upstream, splitters[1], grace_seconds)
+        look = store.problem if isinstance(store, DirectoryStore) else None
+        stages = Stages(self._disk, config.data_directory)
+        surveying = Surveying(self._reactor, self._threads["survey"], stages, look)
+        now = self._reactor.seconds()
+        self._gathering.stations = Stations(
+            self.uploader, surveying, splitters, sources, (recovery, closing), room, now
+        )
+        return [OnStop(store.close), self.uploader, self._upstream, *sources, recovery, room, surveying, closing]
 
     def _measure_room(self) -> "defer.Deferred[None]":
         measured = self._threads["staging"].run(self._room.measure)
@@ -166,7 +189,7 @@ class Delivering(Service):
             return self._transicator.token
         return BearerToken(config)
 
-    def _splitter(self, stage: Stage) -> Splitter:
+    def _splitter(self, stage: Stage, records: RecordCounts) -> Splitter:
         pack_all = self._config.compression == "small"
         return Splitter(
             self._disk,
@@ -175,9 +198,10 @@ class Delivering(Service):
             pack_all=pack_all,
             reserve=self._reserve,
             quarantine=self.quarantine,
+            records=records,
         )
 
-    def _sources(self) -> Sequence[Service]:
+    def _sources(self) -> "Sequence[RegistrySource | TransicatorSource]":
         config = self._config
         if config.sync == "none":
             return []
@@ -198,7 +222,20 @@ class Delivering(Service):
         problems = dict(self._upstream.problems())
         if problems["catalog"] is not None and self._transicator is not None and self._transicator.trouble:
             problems["catalog"] = f"no snapshot yet: {self._transicator.trouble}"
-        return problems
+        return {**problems, "uploader": self._gathering.uploader_problem()}
+
+    def checks(self) -> Mapping[str, Check]:
+        """Everything that should be well, by name, also what readiness does not need."""
+        return self._gathering.checks()
+
+    def status(self) -> Status:
+        """All that it says of itself, with workers of all of them."""
+        return self._gathering.status()
+
+    @property
+    def traffic(self) -> Traffic:
+        """What tenants have sent since the start."""
+        return self._upstream.traffic
 
     def stopService(self) -> "defer.Deferred[None]":
         """Commit and answer what waits, split all journals, break uploads off, and give the directory back.

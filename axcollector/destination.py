@@ -27,7 +27,7 @@ class Bearer(Protocol):
 StoreMaker = Callable[[Bearer], Store]
 
 
-def store_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> StoreMaker:  # noqa: ANN401
+def store_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> StoreMaker:  # noqa: ANN401 - any reactor
     """What makes the configured store, given the token for the signing service.
 
     Args:
@@ -56,7 +56,7 @@ def store_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> Sto
     return lambda _: DirectoryStore(worker, disk, config.store_url.removeprefix("file:"))
 
 
-def _s3_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> StoreMaker:  # noqa: ANN401
+def _s3_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> StoreMaker:  # noqa: ANN401 - any reactor
     try:
         from axcollector.stores.s3 import S3Store  # noqa: PLC0415 - who has no such store need not have its library
         from axcollector.stores.s3_signing import S3Signer  # noqa: PLC0415

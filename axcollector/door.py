@@ -18,6 +18,7 @@ from axcollector.core import payload, unpacking
 from axcollector.core.errors import NotReady, Overloaded, RateLimited
 from axcollector.core.model import Tenant
 from axcollector.core.payload import Payload
+from axcollector.core.tally import Tally
 from axcollector.intake import Intake
 from axcollector.reception import Reception
 from axcollector.sync.directory import Directory
@@ -53,6 +54,11 @@ class Ingest(Protocol):
     @property
     def access(self) -> Access:
         """Who may send, and how much."""
+        ...
+
+    @property
+    def tally(self) -> Tally:
+        """Who counts."""
         ...
 
     @property
@@ -94,6 +100,11 @@ class Route(NamedTuple):
     names: tuple[str, str] | None = None
 
     @property
+    def name(self) -> str:
+        """What its requests are counted as."""
+        return "scope" if self.scope is not None else "names" if self.names is not None else "body"
+
+    @property
     def enter(self) -> "Enter | None":
         """What finds the tenant."""
         scope, names = self.scope, self.names
@@ -109,13 +120,18 @@ _IN_BODY: Final = Route()
 
 
 class Door:
-    """The ingest routes of a collector."""
+    """The ingest routes of a collector.
+
+    Attributes:
+        tally: Counts the answers.
+    """
 
     _log = Logger()
 
     def __init__(self, collector: Ingest) -> None:
         """The native routes lie below the collector's `base_path`."""
         self._collector = collector
+        self.tally = collector.tally
         base = re.escape(collector.config.base_path.rstrip("/").encode())
         before, between = (part.encode() for part in PUBLISHER)
         self._paths = re.compile(b"%b/%b|%b%b%b%b|(%b)" % (base, _PLAIN, before, _PLAIN, between, _PLAIN, base or b"/"))
@@ -135,9 +151,11 @@ class Door:
     async def answer(self, route: Route, call: Call) -> Answer:
         """The answer to a request, whatever happens."""
         try:
-            return await self._post(route, call)
+            answer = await self._post(route, call)
         except Exception as exc:  # noqa: BLE001 - a request's outer edge
-            return answers.of_problem(exc, self._log)
+            answer = answers.of_problem(exc, self._log)
+        self.tally.answered(route.name, answer.status, answer.code)
+        return answer
 
     async def _post(self, route: Route, call: Call) -> Answer:
         """Take a request; where its scope sends too much, say so after a while."""

@@ -25,4 +25,5 @@ def ingest_site(reactor: Any, config: Config, collector: Ingest) -> IngestSite: 
         max_connections_per_address=config.max_connections_per_address,
         parser=config.http_parser,
         door=api.door,
+        tally=collector.tally,
     )

@@ -9,6 +9,7 @@ It is a part of a `Collector`, or the whole of a worker process. What becomes of
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import structs
 from twisted.internet import defer
 from twisted.logger import Logger
 
@@ -18,6 +19,7 @@ from axcollector.core.commit import GroupCommit
 from axcollector.core.errors import NotReady, Refusal
 from axcollector.core.layout import JournalName
 from axcollector.core.rates import RateLimits
+from axcollector.core.tally import Tally
 from axcollector.disk import Disk
 from axcollector.intake import Intake
 from axcollector.journal import Durability, JournalWriter
@@ -33,7 +35,7 @@ from axcollector.sync.listener import SyncListener
 from axcollector.threads import Threads
 from axcollector.token_watch import TokenWatch
 from axcollector.tokens import Bound
-from axcollector.upstream import Upstream
+from axcollector.upstream import Account, Upstream
 
 _SHARING = ("catalog", "lookups", "bodies", "tokens")
 """Kinds of work that share threads (`threads`). The writer does not: no commit waits for other work."""
@@ -47,6 +49,7 @@ class Ingesting(Upstream):
         sync: Is told snapshots and changes.
         directory: Knows tenants and developers.
         access: Who may send through its routes, and how much.
+        tally: Counts.
     """
 
     _log = Logger()
@@ -72,6 +75,8 @@ class Ingesting(Upstream):
         threads = threads or shared_threads(config)
         self._threads = {name: WorkThread(reactor, name, threads) for name in _SHARING}
         self._threads["writer"] = WorkThread(reactor, "writer")
+        self.tally = Tally()
+        self.traffic = self.tally.traffic
         self._intake: Intake | None = None
         self._spool: Spool | None = None
         self.sync: SyncListener = SyncListener(reactor, self._threads["catalog"], caching=config.use_caching)
@@ -94,6 +99,7 @@ class Ingesting(Upstream):
             JournalWriter(self._disk, plan, reserve, quarantine),
             GroupCommit(config.buffer_channel_size, config.max_pending_bytes),
             quarantine,
+            self.tally,
             wait=plan.durability is not Durability.MEMORY,
         )
         self._intake = Intake(
@@ -119,10 +125,14 @@ class Ingesting(Upstream):
             raise NotReady
         return self._intake
 
-    @property
-    def commits(self) -> int:
-        """How many commits have succeeded."""
-        return self._spool.commits if self._spool is not None else 0
+    def account(self) -> Account:
+        """As `Upstream.account`."""
+        spool = self._spool
+        waits = () if spool is None else (spool.waiting, spool.waiting_bytes, spool.open_buckets)
+        ingest = self.tally.ingest(*waits)
+        catalog = self.sync.catalog
+        shown = structs.replace(self.sync.state, rows=dict(catalog.counts()) if catalog is not None else {})
+        return Account(ingest, shown, () if self._tokens is None else self._tokens.jobs)
 
     def startService(self) -> None:
         """Begin to take batches."""
@@ -144,15 +154,18 @@ class Ingesting(Upstream):
 
     def problems(self) -> Mapping[str, str | None]:
         """What keeps it from being ready, by check; None where all is well."""
-        spool: str | None = "The collector is not started"
+        commit: str | None
+        spool: str | None
+        commit = spool = "The collector is not started"
         if self._intake is not None and self._spool is not None:
-            spool = "The last commit failed" if self._spool.failing else None
+            commit, spool = self._spool.problem(), None
             try:
                 self._intake.check_room()
             except Refusal as exc:
                 spool = exc.reason
         tokens = {} if self._tokens is None else {"tokens": self._tokens.problem()}
-        return {"catalog": None if self.directory.ready() else str(NotReady()), "spool": spool, **tokens}
+        catalog = None if self.directory.ready() else str(NotReady())
+        return {"catalog": catalog, "spool": spool, "commit": commit, **tokens}
 
     def stopService(self) -> "defer.Deferred[None]":
         """Stop what `close` left running. Fires when it has stopped."""

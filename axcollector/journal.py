@@ -97,6 +97,12 @@ class JournalWriter:
         self._journal: _Journal | None = None
         self._made = 0
 
+    @property
+    def open_buckets(self) -> int:
+        """How many buckets the open journal will make; of any thread."""
+        journal = self._journal
+        return 0 if journal is None else len(journal.tenants)
+
     def write(self, batches: Sequence[Batch], now: float) -> None:
         """Append the batches, so durably as the plan says, to the journal of the interval that `now` lies in.
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Final, NoReturn
 
-from twisted.application.service import IService, Service
+from twisted.application.service import IService, IServiceCollection, Service
 from twisted.internet import defer
 from twisted.internet.error import CannotListenError
 from twisted.logger import Logger
@@ -122,17 +122,30 @@ class Launched(Service):
 
     _log = Logger()
 
-    def __init__(self, program: str, service: IService, announce: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        program: str,
+        service: IService,
+        announce: Callable[[], object],
+        join: Callable[[object], object] = lambda _: None,
+    ) -> None:
         """Start nothing yet.
 
         Args:
             program: What it is called where it cannot start.
             service: What does the work.
             announce: Called when it has started: writes to the log what it runs with.
+            join: Called with the launcher's application when that is there; the log has not been begun then.
         """
         self._program = program
         self._service = service
         self._announce = announce
+        self._join = join
+
+    def setServiceParent(self, parent: IServiceCollection) -> None:
+        """Belong to the launcher's application."""
+        self._join(parent)
+        Service.setServiceParent(self, parent)
 
     def startService(self) -> None:
         """Start the service.

@@ -103,7 +103,7 @@ class Listeners(Service):
         return defer.gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
 
 
-def endpoints_of(reactor: Any, key: str, texts: Sequence[str]) -> list[IStreamServerEndpoint]:  # noqa: ANN401
+def endpoints_of(reactor: Any, key: str, texts: Sequence[str]) -> list[IStreamServerEndpoint]:  # noqa: ANN401 - any reactor
     """The endpoints that texts mean; certificates named in them are read.
 
     Args:
@@ -132,7 +132,7 @@ def absolute_endpoint(text: str) -> str:
     return ":".join([kind, *parts])
 
 
-def adopted_endpoint(reactor: Any, key: str, text: str, descriptor: int) -> IStreamServerEndpoint:  # noqa: ANN401
+def adopted_endpoint(reactor: Any, key: str, text: str, descriptor: int) -> IStreamServerEndpoint:  # noqa: ANN401 - any reactor
     """What an endpoint's text means where somebody else listens already: its socket, and TLS of ours if it has that.
 
     Raises:
@@ -193,7 +193,7 @@ def _of_twisted(reactor: Any, key: str, text: str) -> IStreamServerEndpoint:  # 
     return endpoint
 
 
-def _tls_endpoint(reactor: Any, key: str, arguments: Sequence[str], named: Mapping[str, str]) -> TlsEndpoint:  # noqa: ANN401
+def _tls_endpoint(reactor: Any, key: str, arguments: Sequence[str], named: Mapping[str, str]) -> TlsEndpoint:  # noqa: ANN401 - any reactor
     """`axtls:PORT:certificate=…:key=…[:client_ca=…][:interface=…]`, or with `systemd=NAME` in place of the port."""
     certificates = _certificates(key, arguments, named)
     if "systemd" in named:

@@ -190,7 +190,7 @@ class LlhttpChannel(BoundedChannel):
         message, self._message, self._running = self._message, None, None
         assert message is not None
         message.incoming.drop()
-        status, body, headers = answer
+        status, body, headers, _ = answer
         parts = [
             b"%b %d %b\r\n" % (message.version, status, RESPONSES.get(status, b"Unknown Status")),
             self.site.usual_headers(),

@@ -27,7 +27,8 @@ def reopen_log_files(publisher: LogPublisher = globalLogPublisher) -> list[str]:
     reopened = []
     for file in _files_of(getattr(publisher, "_observers", ())):
         path = file.path if isinstance(file, BaseLogFile) else getattr(file, "name", None)
-        descriptor = file._file.fileno() if isinstance(file, BaseLogFile) else _descriptor_of(file)  # noqa: SLF001
+        written = file._file if isinstance(file, BaseLogFile) else file  # noqa: SLF001 - Twisted tells it nowhere else
+        descriptor = _descriptor_of(written)
         if isinstance(path, str) and descriptor is not None and _put_under(descriptor, path):
             if hasattr(file, "size"):
                 file.size = os.fstat(descriptor).st_size  # from which twistd tells when to rotate by itself

@@ -15,15 +15,23 @@ _PACK_SLICE_BYTES = 1 << 20
 
 @dataclass(slots=True)
 class Members:
-    """Where one tenant's members lie in a journal; numbers only, because there may be a million."""
+    """Where one tenant's members lie in a journal; numbers only, because there may be a million.
+
+    Attributes:
+        offsets: Where each begins.
+        lengths: How long each is.
+        records: How many records there are in all of them.
+    """
 
     offsets: "array.array[int]" = field(default_factory=lambda: array.array("Q"))
     lengths: "array.array[int]" = field(default_factory=lambda: array.array("I"))
+    records: int = 0
 
-    def add(self, offset: int, length: int) -> None:
+    def add(self, offset: int, length: int, records: int) -> None:
         """Note one."""
         self.offsets.append(offset)
         self.lengths.append(length)
+        self.records += records
 
     @property
     def small(self) -> bool:
@@ -40,20 +48,23 @@ class Contents:
         aside: Where those lie that were set aside, likewise.
         records: How many there are of the former.
         aside_records: And of the latter.
+        frames: How many frames hold them.
     """
 
     tenants: dict[str, Members] = field(default_factory=dict)
     aside: dict[str, Members] = field(default_factory=dict)
     records: int = 0
     aside_records: int = 0
+    frames: int = 0
 
     def add(self, frame: Frame) -> None:
         """Note a frame."""
         if frame.member:
-            self.tenants.setdefault(frame.tenant, Members()).add(frame.offset, len(frame.member))
+            self.tenants.setdefault(frame.tenant, Members()).add(frame.offset, len(frame.member), frame.records)
         if frame.aside:
             at = frame.offset + len(frame.member)
-            self.aside.setdefault(frame.tenant, Members()).add(at, len(frame.aside))
+            self.aside.setdefault(frame.tenant, Members()).add(at, len(frame.aside), frame.aside_records)
+        self.frames += 1
         self.records += frame.records
         self.aside_records += frame.aside_records
 

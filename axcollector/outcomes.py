@@ -6,15 +6,23 @@ earliest. An authority that is paused is told once, and once when it works again
 outage meanwhile, and the probes, are debug events.
 """
 
+from collections import OrderedDict
 from dataclasses import replace
+from typing import Final
 
 from twisted.logger import Logger, LogLevel
 
 from axcollector.bugs import report
 from axcollector.core.delivery import Counts
 from axcollector.core.foreign import Told
+from axcollector.core.layout import end_of_file
 from axcollector.core.retry import Pause
 from axcollector.core.schedule import StagedFile
+from axcollector.core.tally import Ranges
+
+UPLOAD_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_MOST_REASONS: Final = 2000
+"""Of so many buckets it is remembered why they failed."""
 
 
 class Outcomes:
@@ -22,6 +30,12 @@ class Outcomes:
 
     Attributes:
         counts: What has happened so far.
+        upload_seconds: How long the uploads of delivered files took.
+        lag_seconds: How long after the end of its interval the last delivered file was; None before the first.
+        delivered_at: When that was.
+        moved_at: When the last upload ended, however; or when it was last seen that nothing waits.
+        trouble: Why the last upload that ended did not deliver its file; "" where it did; None before the first.
+        trouble_at: Since when none did.
     """
 
     _log = Logger()
@@ -36,13 +50,36 @@ class Outcomes:
         self._max_attempts = max_attempts
         self._interval = interval_seconds
         self.counts = Counts()
+        self.upload_seconds = Ranges(UPLOAD_SECONDS)
+        self.lag_seconds: float | None = None
+        self.delivered_at: float | None = None
+        self.moved_at = self.trouble_at = 0.0
+        self.trouble: str | None = None
+        self._reasons: OrderedDict[str, str] = OrderedDict()
 
-    def delivered(self, file: StagedFile, attempt: int, seconds: float, now: float) -> None:
+    def reason_of(self, bucket: str) -> str:
+        """Why a bucket's last attempt failed; "" where that is not known any more."""
+        return self._reasons.get(bucket, "")
+
+    def _note_trouble(self, reason: str, now: float) -> None:
+        self.moved_at = now
+        if not self.trouble:
+            self.trouble_at = now
+        self.trouble = reason
+
+    def delivered(self, file: StagedFile, attempt: int, seconds: float, now: float, records: int = 0) -> None:
         """The store has it, after so many seconds, and it is deleted here."""
         counts = self.counts
         self.counts = replace(
-            counts, delivered_files=counts.delivered_files + 1, delivered_bytes=counts.delivered_bytes + file.size
+            counts,
+            delivered_files=counts.delivered_files + 1,
+            delivered_bytes=counts.delivered_bytes + file.size,
+            delivered_records=counts.delivered_records + records,
         )
+        self.upload_seconds.add(max(0.0, seconds))
+        self.lag_seconds = max(0.0, now - end_of_file(file.name, file.start))
+        self.delivered_at = self.moved_at = now
+        self.trouble = ""
         self._log.info(
             "delivered {bucket}/{file}: {bytes} bytes, attempt {attempt}, {seconds:.3f} s,"
             " {delay:.0f} s after its interval began",
@@ -54,9 +91,14 @@ class Outcomes:
             delay=max(0.0, now - file.start),
         )
 
-    def failed(self, file: StagedFile, reason: str, attempt: int) -> None:
+    def failed(self, file: StagedFile, reason: str, attempt: int, now: float) -> None:
         """It was not delivered, which is an attempt of its bucket."""
         self.counts = replace(self.counts, failed_tries=self.counts.failed_tries + 1)
+        self._note_trouble(reason, now)
+        self._reasons[file.bucket] = reason
+        self._reasons.move_to_end(file.bucket)
+        if len(self._reasons) > _MOST_REASONS:
+            self._reasons.popitem(last=False)
         is_last = attempt >= self._max_attempts
         self._log.warn(
             "{bucket}/{file} was not delivered: {reason}; {bytes} bytes, attempt {attempt} of {attempts}, then {then}",
@@ -73,6 +115,7 @@ class Outcomes:
     def paused(self, file: StagedFile, pause: Pause, attempt: int, now: float, *, is_new: bool) -> None:
         """It was not delivered, because an authority is unavailable, which is no attempt."""
         self.counts = replace(self.counts, paused_tries=self.counts.paused_tries + 1)
+        self._note_trouble(f"{pause.authority} is paused: {pause.reason}", now)
         self._log.emit(
             LogLevel.warn if is_new else LogLevel.debug,
             "{authority} is paused for {delay:.1f} s: {reason}; its files wait, no attempt is counted",

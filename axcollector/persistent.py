@@ -3,9 +3,10 @@
 What a target says decides:
 
 * `Rejected` on account of records: that is final at once.
-* `Rejected` on account of the scope or of who sends (an unknown scope, a token): it may just have been made, or be
-  about to be exchanged. It is final when the scope has been refused for so long.
-* Any other `Refusal`: tried again for ever, at growing intervals, or when the target asks for it.
+* `Rejected` on account of the scope (it is not known, or the token is for others): it may just have been made. That is
+  final when the scope has been refused for so long.
+* `UNAUTHORIZED`, which speaks of the token and so of all scopes, and any other `Refusal`: tried again for ever, at
+  growing intervals, or when the target asks for it.
 * What no target promises to fail with: likewise, but not for ever.
 """
 
@@ -117,7 +118,7 @@ class Persistent:
         """
         if self._is_over:
             raise defer.CancelledError
-        if isinstance(exc, Rejected) and (exc.code in OF_RECORDS or not self._bears(scope, exc)):
+        if isinstance(exc, Rejected) and not self._bears(scope, exc):
             raise exc
         if not isinstance(exc, Refusal | defer.CancelledError):  # the latter: a target that is being stopped
             if tries >= UNFORESEEN_TRIES:
@@ -130,7 +131,9 @@ class Persistent:
         return exc.retry_after if isinstance(exc, Refusal) else None
 
     def _bears(self, scope: str, exc: Rejected) -> bool:
-        """Whether a scope that is not taken is tried again."""
+        """Whether what was rejected is tried again."""
+        if exc.code in OF_RECORDS or exc.code == "UNAUTHORIZED":
+            return exc.code == "UNAUTHORIZED"
         now = self._clock.seconds()
         since = self._unwelcome.get(scope)
         if since is None:

@@ -140,7 +140,7 @@ class QuarantineFile:
             for number, line, entry in self.lines():
                 code, reason = reasons.get(number, (entry.code, entry.reason))
                 if (code, reason) != (entry.code, entry.reason):
-                    line = msgspec.structs.replace(entry, code=code, reason=reason).line()  # noqa: PLW2901
+                    line = msgspec.structs.replace(entry, code=code, reason=reason).line()  # noqa: PLW2901 - what is written for it
                 target.write(packer.compress(line))
                 left += 1
             target.write(packer.flush())

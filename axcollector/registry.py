@@ -222,9 +222,9 @@ class Registry(RegistryFile):
             for table, column, name in ((PRODUCTS, "apiprdt_id", product), (APPS, "app_id", app)):
                 if name is not None:
                     source = self._source(table)
-                    where += f" AND {column} IN (SELECT id FROM {source} WHERE tenant_id = ? AND name = ?)"  # noqa: S608
+                    where += f" AND {column} IN (SELECT id FROM {source} WHERE tenant_id = ? AND name = ?)"  # noqa: S608 - our own
                     arguments += [tenant_id, name]
-            count = self._change(f"DELETE FROM {short_name(MAPPER)} WHERE {where}", tenant_id, *arguments)  # noqa: S608
+            count = self._change(f"DELETE FROM {short_name(MAPPER)} WHERE {where}", tenant_id, *arguments)  # noqa: S608 - our own
             if not count:
                 of = "".join(f" with {kind} {name}" for kind, name in (("product", product), ("app", app)) if name)
                 what = f"{client_id}{of} in scope {scope_id}"
@@ -274,7 +274,7 @@ class Registry(RegistryFile):
     def _insert(self, table: str, row: Mapping[str, str | None]) -> None:
         there = {column: value for column, value in row.items() if value is not None}
         marks = ", ".join("?" * len(there))
-        self._change(f"INSERT INTO {short_name(table)} ({', '.join(there)}) VALUES ({marks})", *there.values())  # noqa: S608
+        self._change(f"INSERT INTO {short_name(table)} ({', '.join(there)}) VALUES ({marks})", *there.values())  # noqa: S608 - our own
 
     def _id_of(self, table: str, tenant_id: str, row: Mapping[str, str | None], **more: str | None) -> str:
         """The id of the tenant's row with these values, which is made, with `more` in it, where there is none."""

@@ -133,7 +133,7 @@ class ChangeLog:
         mark = self._ask(f"SELECT mark FROM {_LOG} WHERE seq = ?", position.seq)  # noqa: S608 - our own
         if mark != [(position.mark,)]:
             return False
-        count, last = self._ask(f"SELECT count(*), max(seq) FROM {_LOG} WHERE seq >= ?", position.seq)[0]  # noqa: S608
+        count, last = self._ask(f"SELECT count(*), max(seq) FROM {_LOG} WHERE seq >= ?", position.seq)[0]  # noqa: S608 - our own
         return bool(count == last - position.seq + 1)
 
     def keys_since(self, position: LogPosition) -> Sequence[RowKey] | None:
@@ -154,7 +154,7 @@ class ChangeLog:
 
     def _there(self) -> dict[str, str]:
         """What has a name of ours, or hangs on the log, and the statement that made it."""
-        question = f"SELECT name, sql FROM sqlite_master WHERE name GLOB '{_LOG}*' OR tbl_name = '{_LOG}'"  # noqa: S608
+        question = f"SELECT name, sql FROM sqlite_master WHERE name GLOB '{_LOG}*' OR tbl_name = '{_LOG}'"  # noqa: S608 - our own
         return dict(self._ask(question))
 
     def _has_plain_keys(self) -> bool:

@@ -68,6 +68,12 @@ class SplitReserve:
             if not self._disk.exists(os.path.join(directory, identity + JOURNAL_SUFFIX)):
                 self.forget(identity)
 
+    def take_over(self, directory: str, needs: Mapping[str, int]) -> None:
+        """The room for the splits of what somebody has left in a directory is ours to keep from now on."""
+        for identity, need in needs.items():
+            self.note_need(identity, need)
+        self.forget_gone(directory, needs)
+
     @property
     def needs(self) -> Mapping[str, int]:
         """How many bytes the split of each known journal will write."""

@@ -34,9 +34,16 @@ class Lack:
 
 
 class Room(Lack):
-    """Measures the spool now and then (blocking, in a thread), and answers from the last measurement."""
+    """Measures the spool now and then (blocking, in a thread), and answers from the last measurement.
+
+    Attributes:
+        used_bytes: How large the stages were together; None: that was not measured, as without a quota it is not.
+        free_share: The share of the file system that is free, 0 to 1; None: that was not measured.
+    """
 
     _log = Logger()
+    used_bytes: int | None = None
+    free_share: float | None = None
 
     def __init__(self, disk: Disk, data_directory: str, quota_bytes: int) -> None:
         """Nothing is measured yet, so there is room.
@@ -66,14 +73,15 @@ class Room(Lack):
         self.lack = lack
 
     def _measured(self) -> str | None:
+        free = self.free_share = self._disk.free_share(self._data_directory)
         if self._quota:
-            used = sum(self._sizes(self._data_directory))
+            used = self.used_bytes = sum(self._sizes(self._data_directory))
             if used >= self._quota:
                 return (
                     f"the spool holds {used} bytes, its quota (spool_quota_bytes) is {self._quota}:"
                     " see why uploads do not drain it, or raise the quota"
                 )
-        elif (free := self._disk.free_share(self._data_directory)) < MINIMUM_FREE_SHARE:
+        elif free < MINIMUM_FREE_SHARE:
             return (
                 f"only {free:.1%} of the spool's file system is free, {MINIMUM_FREE_SHARE:.0%} are needed:"
                 " free some, or set spool_quota_bytes"

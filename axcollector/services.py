@@ -32,14 +32,42 @@ class Worker(Protocol):
         ...
 
 
+class Job(Protocol):
+    """Work that is done now and then, and how that has gone."""
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        ...
+
+    @property
+    def runs(self) -> int:
+        """How often it was done, or tried."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """How often it failed."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """What the last failure said."""
+        ...
+
+
 class Periodic(Service):
     """Calls `work` every so often; a failure is logged and counted, and the next call comes all the same.
 
     Attributes:
-        failures: How many calls have failed.
+        name: What the work is called.
+        runs: How many calls have ended.
+        failures: How many of them have failed.
+        reason: What the last failure said.
     """
 
     _log = Logger()
+    name: str
 
     def __init__(self, clock: IReactorTime, interval_seconds: float, name: str, work: Callable[[], object]) -> None:
         """Prepare the work.
@@ -56,7 +84,9 @@ class Periodic(Service):
         self._loop: LoopingCall | None = None
         self._running: defer.Deferred[object] | None = None
         self.name = name
+        self.runs = 0
         self.failures = 0
+        self.reason = ""
 
     def startService(self) -> None:
         """Start calling, the first time at once."""
@@ -73,8 +103,9 @@ class Periodic(Service):
                 await cast("defer.Deferred[object]", result)
         except defer.CancelledError:
             pass
-        except Exception:  # noqa: BLE001 - the edge where periodic work's failures are logged
+        except Exception as exc:  # noqa: BLE001 - the edge where periodic work's failures are logged
             self.failures += 1
+            self.reason = f"{type(exc).__name__}: {exc}"
             report(self._log, "periodic work {name} failed; it goes on at its next time", name=self.name)
 
     def _guarded(self) -> "defer.Deferred[object]":
@@ -84,6 +115,7 @@ class Periodic(Service):
 
     def _forget(self, result: object) -> object:
         self._running = None
+        self.runs += 1
         return result
 
     def stopService(self) -> "defer.Deferred[None]":
@@ -163,30 +195,11 @@ class Rest:
             self._pause.callback(None)
 
 
-class OnStop(Service):
-    """Does nothing but call a function when it is stopped, and wait for what that returns."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-
-    def startService(self) -> None:
-        """Nothing to do."""
-        self.running = True
-
-    def stopService(self) -> "defer.Deferred[object]":
-        """Call the function. Fires when the Deferred that it returned, if any, has fired."""
-        self.running = False
-        return defer.maybeDeferred(self._function)
-
-
 _Job = tuple[Callable[..., Any], tuple[object, ...], "defer.Deferred[Any]"]
 
 
 class WorkThread(Service):
-    """Runs blocking functions in the order they were given, one at a time, in a thread; a `Worker`.
-
-    Whoever uses it must leave nothing half done by being cut off: threads are daemons (see `threads`).
-    """
+    """Runs blocking functions in order, one at a time; a `Worker`. They may be cut off at any point (see `threads`)."""
 
     def __init__(self, reactor: IReactorFromThreads, name: str, threads: Threads | None = None) -> None:
         """Start nothing yet.

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,10 +16,12 @@ from axcollector.core.errors import ConfigError
 from axcollector.exposure import Door, warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, check_endpoints, endpoints_of
+from axcollector.log_format import in_format
 from axcollector.notify import Readiness, Supervisor
+from axcollector.on_stop import OnStop
 from axcollector.ownership import PrivateDirectory
 from axcollector.reloading import Live
-from axcollector.services import InOrder, OnStop, Unwaited, WorkThread
+from axcollector.services import InOrder, Unwaited, WorkThread
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
 from axcollector.supervised import Reread, supervised
 from axcollector.token_watch import TokenWatch
@@ -91,7 +94,7 @@ def makeService(options: Options) -> IService:
         live=Live(),
         certificates=whole.listeners.certificates,
     )
-    return launched(service, config)
+    return launched(service, config, in_format(config.log_format, options))
 
 
 def checked(reactor: Any, running: SignerConfig, found: SignerConfig) -> SignerConfig:  # noqa: ANN401 - any reactor
@@ -100,9 +103,9 @@ def checked(reactor: Any, running: SignerConfig, found: SignerConfig) -> SignerC
     return found
 
 
-def launched(service: IService, config: SignerConfig) -> IService:
+def launched(service: IService, config: SignerConfig, join: Callable[[object], object] = lambda _: None) -> IService:
     """The service of a process of its own, which says what it runs with."""
-    result: IService = Launched(_PROGRAM, service, lambda: _announce(config))
+    result: IService = Launched(_PROGRAM, service, lambda: _announce(config), join)
     return result
 
 

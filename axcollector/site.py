@@ -23,6 +23,7 @@ from axcollector.answers import CONTENT_TYPE
 from axcollector.channel import BoundedChannel, IngestRequest
 from axcollector.connections import Connections, host_of
 from axcollector.conversation import IDLE_SECONDS
+from axcollector.core.tally import Tally
 from axcollector.door import Door
 from axcollector.llhttp_channel import LlhttpChannel
 from axcollector.reception import Pending
@@ -44,6 +45,7 @@ class IngestSite(Site):
         connections: How many there are, and may be.
         channels: The connections.
         door: What a connection may ask in place of the resource, where its parser can.
+        tally: Counts what connections answer in place of the resource.
         is_draining: Whether connections are closed behind their next answers, which say so.
     """
 
@@ -61,6 +63,7 @@ class IngestSite(Site):
         max_connections_per_address: int = 0,
         parser: str = "llhttp",
         door: Door | None = None,
+        tally: Tally | None = None,
     ) -> None:
         """No connection is open yet.
 
@@ -74,6 +77,7 @@ class IngestSite(Site):
             max_connections_per_address: How many from one address; 0: any number.
             parser: What parses requests, as `http_parser`.
             door: The ingest routes, if the resource has them: it may be asked in place of the resource.
+            tally: Counts what connections answer themselves, and knows of them; None: nobody asks.
         """
         # Form parsing would give every Content-Type to the email package, and no route of ours wants it.
         super().__init__(resource, IngestRequest, timeout=IDLE_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
@@ -83,6 +87,8 @@ class IngestSite(Site):
         self.connections = Connections(clock, max_connections, max_connections_per_address)
         self.channels: set[BoundedChannel] = set()
         self.door = door
+        self.tally = tally or Tally()
+        self.tally.connections = self.connections
         self._channel = _CHANNELS[parser]
         self._second = -1
         self._usual_headers = b""
@@ -90,7 +96,10 @@ class IngestSite(Site):
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:  # type: ignore[override]  # None is IFactory's
         """A connection: the channel itself, without Twisted's switch for HTTP/2 around it; or what turns it away."""
         if not self.connections.has_room(host_of(addr)):
-            return self.connections.turn_away()
+            turned_away = self.connections.turn_away()
+            if turned_away is not None:
+                self.tally.answered("other", 503, "OVERLOADED")
+            return turned_away
         channel = self._channel()
         channel.requestFactory = self.requestFactory
         channel.site = channel.factory = self

@@ -35,6 +35,7 @@ from axcollector.core.layout import (
 from axcollector.disk import AppendFile, Disk, ensure_within, read_slices, remove_tree
 from axcollector.members import Contents, Members, packed, pieces
 from axcollector.quarantine import Quarantine
+from axcollector.record_counts import RecordCounts
 from axcollector.reserve import SplitReserve
 
 _WRITTEN_TOGETHER = 16
@@ -52,7 +53,11 @@ class _Found:
 
 
 class Splitter:
-    """Splits what lies in one stage (`tmp` or `recovered`); each has an instance of its own."""
+    """Splits what lies in one stage (`tmp` or `recovered`); each has an instance of its own.
+
+    Attributes:
+        salvaged: How many frames were taken out of journals with torn or damaged ones beside them.
+    """
 
     _log = Logger()
 
@@ -65,6 +70,7 @@ class Splitter:
         pack_all: bool,
         reserve: SplitReserve | None = None,
         quarantine: Quarantine | None = None,
+        records: RecordCounts | None = None,
     ) -> None:
         """Prepare for one stage.
 
@@ -75,6 +81,7 @@ class Splitter:
             pack_all: Whether every file is packed again (`compression: small`).
             reserve: Is told when a journal needs no room any more.
             quarantine: Is told when what a journal held of it has come there.
+            records: Is told how many records each file holds.
         """
         self._disk = disk
         self._data_directory = data_directory
@@ -84,7 +91,8 @@ class Splitter:
         self._reserve = reserve or SplitReserve(disk, data_directory)
         self._quarantine = quarantine or Quarantine(data_directory)
         self._reported: set[str] = set()
-        self.splits = 0
+        self._records = records or RecordCounts(disk)
+        self.salvaged = 0
 
     def work(
         self,
@@ -165,7 +173,9 @@ class Splitter:
             self._write(journal, found.contents)
         self._retire(path, journal, found)
         self._reserve.forget(journal.identity)
-        self.splits += 1
+        for tenant, members in found.contents.tenants.items():
+            self._records.note(journal.file_of(tenant), members.records)
+        self.salvaged += found.contents.frames if found.damaged or found.torn else 0
 
     def _read(self, path: str, journal: JournalName) -> _Found:
         contents = Contents()

@@ -16,9 +16,15 @@ from axcollector.core.commit import Entry, GroupCommit
 from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch
+from axcollector.core.tally import Tally
 from axcollector.journal import JournalWriter
 from axcollector.quarantine import Quarantine
 from axcollector.services import Worker
+
+STUCK_SECONDS = 10.0
+"""A commit that takes longer is told of."""
+DOUBT_SECONDS = 30.0
+"""So long a commit that failed is taken for what the next one would do."""
 
 _Waiter = Callable[[Failure | None], None]
 
@@ -35,6 +41,7 @@ class Spool:
         writer: JournalWriter,
         group: GroupCommit[_Waiter],
         quarantine: Quarantine | None = None,
+        tally: Tally | None = None,
         *,
         wait: bool = True,
     ) -> None:
@@ -46,6 +53,7 @@ class Spool:
             writer: What it runs.
             group: Who waits.
             quarantine: Knows whether there is room for records that were set aside; None: there always is.
+            tally: Counts what becomes durable; None: nobody asks.
             wait: Whether `submit` waits for the write; not, with `durability: memory`.
         """
         self._clock = clock
@@ -53,15 +61,37 @@ class Spool:
         self._writer = writer
         self._group = group
         self._quarantine = quarantine
+        self._tally = tally or Tally()
         self._wait = wait
+        self._began_at: float | None = None
+        self._failed_at = 0.0
         self._closing: defer.Deferred[None] | None = None
         self.failing = False
-        self.commits = 0
 
     @property
     def waiting(self) -> int:
         """How many batches wait for a commit."""
         return self._group.waiting
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes of their lines."""
+        return self._group.waiting_bytes
+
+    @property
+    def open_buckets(self) -> int:
+        """How many buckets the open journal will make."""
+        return self._writer.open_buckets
+
+    def problem(self) -> str | None:
+        """What is wrong with commits: one lasts, or the last one failed just now.
+
+        Not for ever: whoever sends nothing to those who are not ready would never learn that a commit would succeed.
+        """
+        now = self._clock.seconds()
+        if self._began_at is not None and now - self._began_at > STUCK_SECONDS:
+            return f"A commit has been under way for {now - self._began_at:.0f} s: the disk does not answer"
+        return "The last commit failed" if self.failing and now - self._failed_at <= DOUBT_SECONDS else None
 
     def check_room(self) -> None:
         """Refuse what could not be taken now.
@@ -107,14 +137,14 @@ class Spool:
         group = self._group.take()
         if group:
             batches = [entry.batch for entry in group]
-            written = self._worker.run(self._writer.write, batches, self._clock.seconds())
+            self._began_at = self._clock.seconds()
+            written = self._worker.run(self._writer.write, batches, self._began_at)
             written.addCallbacks(self._succeeded, self._failed)
             written.addErrback(lambda failure: report(self._log, "a commit's end went wrong", failure))
         elif self._closing is not None and not self._closing.called and not self._group.waiting:
             self._closing.callback(None)
 
     def _succeeded(self, _: object) -> None:
-        self.commits += 1
         if self.failing:
             self.failing = False
             self._log.info("the spool can be written again")
@@ -129,10 +159,15 @@ class Spool:
             problem = str(failure.value)
             self._log.error("the spool cannot be written: {problem}; batches get 503 until it can", problem=problem)
         self.failing = True
+        self._failed_at = self._clock.seconds()
         self._settle(Failure(SpoolFailed(f"The batch could not be stored: {reason}")))
 
     def _settle(self, failure: Failure | None) -> None:
         group: Sequence[Entry[_Waiter]] = self._group.settled()
+        began_at, self._began_at = self._began_at or 0.0, None
+        if failure is None:
+            now = self._clock.seconds()
+            self._tally.committed([entry.batch for entry in group], now - began_at, now)
         if self._quarantine is not None:
             size = sum(len(entry.batch.aside) for entry in group)
             count = sum(entry.batch.aside_count for entry in group)

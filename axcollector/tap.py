@@ -1,6 +1,7 @@
 """`twistd axcollector`: its options, and the whole put together for a process of its own. The first embedder."""
 
 import os
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.application.service import IService
@@ -15,6 +16,7 @@ from axcollector.core.errors import ConfigError
 from axcollector.exposure import Door, ingest_door, warning_of
 from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import check_endpoints
+from axcollector.log_format import in_format
 from axcollector.notify import Readiness, Supervisor
 from axcollector.supervised import Reread, supervised
 
@@ -74,7 +76,7 @@ def makeService(options: Options) -> IService:
         certificates=whole.certificates,
         afterwards=whole.afterwards,
     )
-    return launched(service, loaded)
+    return launched(service, loaded, in_format(loaded.config.log_format, options))
 
 
 def checked(reactor: Any, running: Config, found: Config) -> Config:  # noqa: ANN401 - any Twisted reactor
@@ -85,9 +87,9 @@ def checked(reactor: Any, running: Config, found: Config) -> Config:  # noqa: AN
     return found
 
 
-def launched(service: IService, loaded: Loaded) -> IService:
+def launched(service: IService, loaded: Loaded, join: Callable[[object], object] = lambda _: None) -> IService:
     """The service of a process of its own, which says what it runs with."""
-    result: IService = Launched(_PROGRAM, service, lambda: _announce(loaded))
+    result: IService = Launched(_PROGRAM, service, lambda: _announce(loaded), join)
     return result
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-KINDS: Final = 10
+KINDS: Final = 11
 """So many kinds of work a whole collector has. With a thread for each none waits for another."""
 LEAST: Final = 2
 """The writer of journals has one to itself, lest a commit should wait for a split; all others share at least one."""

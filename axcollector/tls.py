@@ -113,7 +113,7 @@ class TlsEndpoint:
         self._handshake_seconds = handshake_seconds
         self.certificates = certificates
 
-    def listen(self, protocolFactory: IProtocolFactory) -> "defer.Deferred[IListeningPort]":  # noqa: N803
+    def listen(self, protocolFactory: IProtocolFactory) -> "defer.Deferred[IListeningPort]":  # noqa: N803 - Twisted's
         """Listen. Fires with the port; fails as the endpoint below does."""
         factory = _Factory(self._clock, self.certificates, protocolFactory, self._handshake_seconds)
         listening: defer.Deferred[IListeningPort] = self._below.listen(factory)

@@ -31,7 +31,11 @@ _BUSY_TIMEOUT_SECONDS: Final = 0.5
 
 
 class TokenWatch(Service):
-    """The tokens of one kind in one file; makes the file, empty, when it is missing at the start."""
+    """The tokens of one kind in one file; makes the file, empty, when it is missing at the start.
+
+    Attributes:
+        jobs: What it does now and then.
+    """
 
     _log = Logger()
 
@@ -50,6 +54,7 @@ class TokenWatch(Service):
         self._kind = kind
         self._file = _WatchedFile(path, kind)
         self._periodic = Periodic(clock, WATCH_SECONDS, "watching the tokens", self._look)
+        self.jobs = (self._periodic,)
         self._book = TokenBook({})
         self._compared_at: float | None = None
         self._trouble: str | None = None

@@ -32,6 +32,7 @@ from axcollector.core.retry import Pauses
 from axcollector.core.schedule import Schedule, StagedFile
 from axcollector.disk import Disk
 from axcollector.outcomes import Outcomes
+from axcollector.record_counts import RecordCounts
 from axcollector.services import Periodic, Worker
 from axcollector.stores.base import Store
 from axcollector.supply import Supply
@@ -56,6 +57,11 @@ class Uploader(Service):
         max_attempts: After how many failed attempts a bucket goes to failed.
         failed_retry_batch: How many buckets of failed get another chance at once.
         chance: Gives a number in [0, 1), for the jitter of pauses.
+        records: Knows how many records a file holds.
+
+    Attributes:
+        outcomes: Knows what has become of uploads.
+        jobs: What it does now and then.
     """
 
     _log = Logger()
@@ -73,6 +79,7 @@ class Uploader(Service):
         max_attempts: int,
         failed_retry_batch: int,
         chance: Callable[[], float],
+        records: RecordCounts | None = None,
     ) -> None:
         self._clock = clock
         self._worker = worker
@@ -82,9 +89,10 @@ class Uploader(Service):
         self._chance = chance
         self._schedule = Schedule(concurrency, max_attempts)
         self._pauses = Pauses()
-        self._outcomes = Outcomes(max_attempts, interval_seconds)
-        self._supply = Supply(worker, self._backlog, self._schedule, self._outcomes, failed_retry_batch)
-        self._periodic: tuple[Periodic, ...] = ()
+        self.outcomes = Outcomes(max_attempts, interval_seconds)
+        self._supply = Supply(worker, self._backlog, self._schedule, self.outcomes, failed_retry_batch)
+        self._records = records or RecordCounts(disk)
+        self.jobs: tuple[Periodic, ...] = ()
         self._puts: dict[StagedFile, defer.Deferred[None]] = {}
         self._tasks: set[defer.Deferred[None]] = set()
         self._waiters: list[defer.Deferred[None]] = []
@@ -94,12 +102,13 @@ class Uploader(Service):
         """Begin to sweep; what is in failed gets its first chance at once."""
         super().startService()  # type: ignore[no-untyped-call]  # untyped in Twisted
         self._supply.start()
-        self._periodic = (
+        self.outcomes.moved_at = self._clock.seconds()
+        self.jobs = (
             Periodic(self._clock, RETRY_FAILED_SECONDS, "another chance for failed", self._retry_failed),
             Periodic(self._clock, self._interval, "sweep of staging", self.sweep),
             Periodic(self._clock, self._interval, "count of the backlog", self._supply.measure),
         )
-        for periodic in self._periodic:
+        for periodic in self.jobs:
             periodic.startService()
 
     def stopService(self) -> "defer.Deferred[None]":
@@ -111,7 +120,7 @@ class Uploader(Service):
         for put in list(self._puts.values()):
             put.cancel()
         self._supply.stop()
-        for periodic in self._periodic:
+        for periodic in self.jobs:
             await periodic.stopService()
         while self._tasks:
             ended: defer.Deferred[object] = defer.Deferred()
@@ -129,7 +138,7 @@ class Uploader(Service):
             oldest_age_seconds=age,
             in_flight=self._schedule.in_flight,
             paused=self._pauses.current(),
-            counts=self._outcomes.counts,
+            counts=self.outcomes.counts,
         )
 
     def drained(self) -> "defer.Deferred[None]":
@@ -150,9 +159,10 @@ class Uploader(Service):
         try:
             is_empty = await self._supply.sweep()
         except OSError as exc:
-            self._outcomes.disk_failed("staging cannot be read", exc)
+            self.outcomes.disk_failed("staging cannot be read", exc)
             return
         if is_empty and self._schedule.idle:
+            self.outcomes.moved_at = self._clock.seconds()
             waiters, self._waiters = self._waiters, []
             for waiter in waiters:
                 waiter.callback(None)
@@ -210,9 +220,9 @@ class Uploader(Service):
             await self._failed(file, str(exc))
         except defer.CancelledError:
             self._schedule.postpone(file)
-            self._outcomes.broken_off(file, self._attempt(file))
+            self.outcomes.broken_off(file, self._attempt(file))
         except Exception:  # noqa: BLE001 - a bug in a store may stop nobody else's files
-            self._outcomes.met_a_bug(file)
+            self.outcomes.met_a_bug(file)
             await self._failed(file, "a bug, see above")
         else:
             self._answered(file, authorities)
@@ -236,35 +246,39 @@ class Uploader(Service):
 
     def _answered(self, file: StagedFile, authorities: tuple[str, ...], before: str | None = None) -> None:
         for authority in self._pauses.answered(file, authorities, before):
-            self._outcomes.works_again(authority)
+            self.outcomes.works_again(authority)
             self._schedule.resume()
 
     def _pause(self, file: StagedFile, exc: Paused) -> None:
         now = self._clock.seconds()
         is_new = self._pauses.of(exc.authority) is None
         pause = self._pauses.failed(file, exc.authority, str(exc), exc.retry_after, now, self._chance())
-        self._outcomes.paused(file, pause, self._attempt(file), now, is_new=is_new)
+        self.outcomes.paused(file, pause, self._attempt(file), now, is_new=is_new)
 
     async def _delivered(self, file: StagedFile, seconds: float) -> None:
         attempt = self._attempt(file)
         try:
-            is_last = await self._worker.run(self._backlog.discard, file)
+            records, is_last = await self._worker.run(self._put_away, file)
         except OSError as exc:
             await self._failed(file, f"it was delivered, but cannot be deleted here: {exc.strerror}")
             return
         self._schedule.delivered(file)
         if is_last:
             self._schedule.forget(file.bucket)
-        self._outcomes.delivered(file, attempt, seconds, self._clock.seconds())
+        self.outcomes.delivered(file, attempt, seconds, self._clock.seconds(), records)
         self._track(self._retry_failed())
+
+    def _put_away(self, file: StagedFile) -> tuple[int, bool]:
+        records = self._records.take(file.name, self._backlog.path(file))
+        return records, self._backlog.discard(file)
 
     async def _failed(self, file: StagedFile, reason: str) -> None:
         if not await self._worker.run(self._backlog.has, file):
             attempt = self._attempt(file)
             self._schedule.delivered(file)
-            self._outcomes.vanished(file, attempt)
+            self.outcomes.vanished(file, attempt)
             return
-        self._outcomes.failed(file, reason, self._schedule.failed(file))
+        self.outcomes.failed(file, reason, self._schedule.failed(file), self._clock.seconds())
 
     async def _give_up_if_exhausted(self, bucket: str) -> None:
         if not self._schedule.exhausted(bucket):
@@ -274,8 +288,8 @@ class Uploader(Service):
         try:
             await self._worker.run(self._backlog.give_up, bucket)
         except OSError as exc:
-            self._outcomes.disk_failed(f"{bucket} cannot be moved to failed", exc)
+            self.outcomes.disk_failed(f"{bucket} cannot be moved to failed", exc)
         else:
-            self._outcomes.given_up(bucket, attempts)
+            self.outcomes.given_up(bucket, attempts)
         finally:
             self._schedule.forget(bucket)

@@ -47,13 +47,17 @@ class AnalyticsAPI:
 
         @self._app.handle_errors(Exception)
         def failed(request: IRequest, failure: Failure) -> bytes:
-            return answer_to_failure(request, failure, self._log)
+            body = answer_to_failure(request, failure, self._log)
+            status: int = request.code  # type: ignore[attr-defined]  # not in IRequest
+            self.door.tally.answered("other", status, msgspec.json.decode(body)["errorCode"])
+            return body
 
     def resource(self) -> KleinResource:
         """The resource; its answers are JSON, errors included."""
         return _DoorResource(self._app, self.door)
 
     async def _describe(self, request: IRequest) -> bytes:
+        self.door.tally.answered("other", 200, "OK")
         return answers.give(request, 200, self._description)
 
     async def _post_for_scope(self, request: IRequest, scope: str) -> bytes:

@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
+from msgspec import structs
 from twisted.internet import defer, stdio, task
 from twisted.logger import Logger, globalLogBeginner
 from twisted.python.failure import Failure
@@ -47,7 +48,7 @@ from axcollector.premises import Identity
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
-from axcollector.services import Periodic, Rest
+from axcollector.services import Job, Periodic, Rest
 from axcollector.sync import events
 from axcollector.worker_pipe import ParentPipe
 from axcollector.workers.process import ORDERS, REPORTS
@@ -62,6 +63,8 @@ LINGER_SECONDS: Final = 2.0
 """So long the last answers may take to be sent."""
 LAST_SECONDS: Final = 5.0
 """So long leaving may take, beside being gentle; then it exits at once. Less than its parent waits."""
+TENANTS_A_MESSAGE: Final = 1000
+"""Of so many tenants it says at once what they have sent: that takes a millisecond or two; the others come next."""
 _LOOK_SECONDS: Final = 0.02
 
 
@@ -202,14 +205,25 @@ class Work:
         await ingesting.finish_due()
         self._reserve.forget_gone(self._directory, tuple(self._reserve.needs))
         self._quarantine.publish_gone(self._disk, self._directory)
-        connections = len(self._site.channels) if self._site is not None else 0
-        aside = self._quarantine
-        set_aside = {"records set aside": aside.records, "batches refused for quarantine": aside.refused}
-        counters = {"commits": ingesting.commits, "connections": connections, **set_aside}
-        standing = Standing(ingesting.problems(), self._reserve.needs, counters, aside.held_bytes)
-        if standing != self._told and self._listeners is not None:
+        self._say_how_it_is(ingesting)
+
+    def _say_how_it_is(self, ingesting: Ingesting) -> None:
+        """Say it, if it has changed; with what some tenants have sent since they were last told of."""
+        account = ingesting.account()
+        jobs: Sequence[Job] = (self._heartbeat, *account.jobs)
+        failures = {job.name: (job.failures, job.reason) for job in jobs if job.failures}
+        standing = Standing(
+            ingesting.problems(),
+            self._reserve.needs,
+            self._quarantine.held_bytes,
+            account.ingest,
+            account.catalog,
+            failures=failures,
+        )
+        traffic = ingesting.traffic.take(TENANTS_A_MESSAGE)
+        if (traffic or standing != self._told) and self._listeners is not None:
             self._told = standing
-            self._report(standing)
+            self._report(structs.replace(standing, traffic=traffic))
 
     def leave(self, *, gently: bool) -> None:
         """Take no more, commit and answer what there is, and end the process; told again, do it less gently."""
@@ -237,6 +251,9 @@ class Work:
         if self._ingesting is not None:
             await self._ingesting.close()
             await self._answers_sent()
+            self._say_how_it_is(self._ingesting)
+            while len(self._ingesting.traffic):
+                self._say_how_it_is(self._ingesting)
             await self._ingesting.stopService()
 
     async def _answers_sent(self) -> None:

@@ -10,6 +10,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from axcollector.core.messages import Order, Orders, Report, Said, frame
+from axcollector.log_json import fields_of, plain, traceback_of
 
 
 class Told(Protocol):
@@ -56,9 +57,12 @@ class ParentPipe(protocol.Protocol):
 
     def __call__(self, event: LogEvent) -> None:
         """Pass a log event on; from whatever thread it comes."""
-        text = formatEvent(event)
-        if event.get("log_failure") is not None:
-            text = f"{text}\n{event['log_failure'].getTraceback()}"
-        level = event.get("log_level", LogLevel.info)
-        said = Said(level.name, str(event.get("log_namespace", "")), text)
+        said = Said(
+            event.get("log_level", LogLevel.info).name,
+            plain(event.get("log_namespace", "")),
+            plain(formatEvent(event)),
+            plain(event.get("log_format") or ""),
+            fields_of(event),
+            plain(traceback_of(event)),
+        )
         self._reactor.callFromThread(self.report, said)

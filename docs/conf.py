@@ -12,7 +12,7 @@ from sphinx.util.typing import ExtensionMetadata
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from axcollector import __version__, openapi
-from axcollector.config import KEYS, NOT_YET
+from axcollector.config import KEYS
 from axcollector.config_keys import Key
 from axcollector.signer.config import SIGNER_KEYS
 
@@ -33,11 +33,6 @@ TABLES = {"axcollector": KEYS, "axsigner": SIGNER_KEYS}
 def _lines_of(key: Key) -> list[str]:
     """A key as an entry of a definition list."""
     allowed = key.kind.allowed + (" (a secret: in the file only)" if key.secret else "")
-    yet = [
-        f"   * Not all of this is available in this version; {instead}."
-        for name, _, instead in NOT_YET
-        if KEYS[name] is key
-    ]
     default = f"``{key.default_text}``" if key.default_text else "none"
     return [
         f"``{key.name}``",
@@ -45,7 +40,6 @@ def _lines_of(key: Key) -> list[str]:
         "",
         f"   * Allowed: {allowed}.".replace("\\", r"\\"),
         f"   * Default: {default}",
-        *(line.replace("\\", r"\\") for line in yet),
         "",
     ]
 

@@ -26,6 +26,7 @@ from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch, DeveloperInfo, Tenant
 from axcollector.core.payload import Limits
 from axcollector.core.records import Rules
+from axcollector.core.tally import Tally
 from axcollector.disk import AppendFile, Disk
 from axcollector.intake import Intake
 from axcollector.journal import Durability, JournalPlan, JournalWriter
@@ -125,6 +126,7 @@ class Stand:
         limits: Limits = LIMITS,
     ) -> None:
         self.config = Config()
+        self.tally = Tally()
         self.directory = OneTenant()
         clock = clock or Clock()
         self.access = Access(clock, self.directory)

@@ -59,6 +59,8 @@ def test_made_but_not_started(tmp_path: Path) -> None:
     assert collector.problems() == {
         "catalog": "Service is not initialized completely",
         "spool": "The collector is not started",
+        "commit": "The collector is not started",
+        "uploader": "The collector is not started",
     }
     with pytest.raises(NotReady):
         result_of(collector.submit("scope", [{}]))
@@ -78,7 +80,7 @@ def test_from_start_to_stop(tmp_path: Path) -> None:
                 scope = registry.add_scope("acme", "prod").id
         reactor.turn_until(lambda c=collector, s=scope: c.sync.catalog and c.sync.catalog.tenant_of_scope(s))
         assert reactor.wait(collector.submit(scope, [{"client_received_start_timestamp": 1}])) == 1
-        assert collector.problems() == {"catalog": None, "spool": None}
+        assert collector.problems() == {"catalog": None, "spool": None, "commit": None, "uploader": None}
         reactor.wait(collector.stopService())
         staged = list((tmp_path / "data" / "ax" / "staging").glob("*/*"))
         assert [f"_{run}-0-0.txt.gz" in path.name for path in staged] == [True]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from axcollector.config import KEYS, MIB, NOT_YET, Config
+from axcollector.config import KEYS, MIB, Config
 from axcollector.config_endpoints import is_local, split_endpoint
 from axcollector.config_file import Loaded, load_config, read_config
 from axcollector.config_values import Choice
@@ -184,24 +184,6 @@ def test_values_that_are_refused(key: str) -> None:
         assert message.startswith(f"{key}: ")
         assert message.endswith(f"is not allowed; allowed is {KEYS[key].kind.allowed}")
         assert len(message) < 400
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("log_format", "json"),
-    ],
-)
-def test_values_of_later_versions(key: str, value: object) -> None:
-    """What is not there yet is refused, saying so and what there is; no value is passed over in silence."""
-    message = refusal_of(lambda: Config(**{key: value}))  # type: ignore[arg-type]
-    assert message.startswith(f"{key}: ")
-    assert "is not available in this version; " in message
-
-
-def test_every_refusal_of_this_version_is_of_a_key() -> None:
-    """The table of what is not there yet speaks of keys, and never of a default."""
-    assert {name for name, _, _ in NOT_YET} <= set(KEYS)
 
 
 @pytest.mark.parametrize(

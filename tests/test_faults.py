@@ -470,13 +470,13 @@ async def test_a_full_disk_drains(small_disk: Path, log_events: list[LogEvent]) 
         acknowledged = await fill(service, scope)
         assert len(acknowledged) > 30
         assert Disk().free_bytes(str(small_disk)) < 1 << 20
-        assert service.collector.problems()["spool"] == "The last commit failed"
+        assert service.collector.problems()["commit"] == "The last commit failed"
         assert server.objects == {}
         server.next_signs.clear()
         await until(lambda: not in_stage(service, Stage.STAGING), 20)
         assert stored_ids(server) == dict.fromkeys(acknowledged, 1)
         assert await ask(service, scope, 1_000_000, 1, 60_000) == (200, None, "")
-        assert service.collector.problems()["spool"] is None
+        assert service.collector.problems()["commit"] is None
         await until(lambda: 1_000_000 in stored_ids(server), 20)
         assert {text.partition(": ")[0] for text in errors_in(log_events)} == {"the spool cannot be written"}
     finally:

@@ -7,6 +7,7 @@ from twisted.internet.task import Clock
 from twisted.web.server import Site
 
 from axcollector.admin.health import HealthAPI
+from axcollector.core.status import Check, required_checks
 from tests.wire import Answer, Connection, request
 
 
@@ -16,8 +17,8 @@ class Patient:
     def __init__(self, **problems: str | None) -> None:
         self._problems = problems
 
-    def problems(self) -> dict[str, str | None]:
-        return self._problems
+    def checks(self) -> dict[str, Check]:
+        return required_checks(self._problems)
 
 
 WELL = Patient(catalog=None, spool=None)
@@ -38,7 +39,7 @@ def ask(patient: Patient, target: str | bytes, method: str = "GET") -> Answer:
 
 def check(reason: str = "") -> dict[str, object]:
     """What is said of one check."""
-    return {"ok": not reason, "reason": reason}
+    return {"ok": not reason, "reason": reason, "required": True}
 
 
 @pytest.mark.parametrize("patient", [WELL, FRESH, SICK])

@@ -42,7 +42,7 @@ REPORTS = [
     Ready(),
     Shown(4, is_shown=False),
     Said("error", "axcollector.spool", "two\nlines"),
-    Standing({"spool": None, "catalog": "why"}, {"a": 1}, {"commits": 2}),
+    Standing({"spool": None, "catalog": "why"}, {"a": 1}, 5),
 ]
 
 

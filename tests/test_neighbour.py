@@ -49,7 +49,7 @@ def test_what_importing_does_is_seen() -> None:
     assert neighbour("imports", "klein")["reactor"] is True
 
 
-@pytest.mark.parametrize("work_threads", [10, 2])
+@pytest.mark.parametrize("work_threads", [11, 2])
 @pytest_twisted.ensureDeferred
 async def test_threads_are_few_and_bounded(tmp_path: Path, work_threads: int) -> None:
     """None before the start, at most `work_threads` ever, none behind the stop; two are enough for the whole job."""

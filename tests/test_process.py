@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -26,12 +27,13 @@ PORT_LINE = "listen: listening on IPv4Address(type='TCP', host='127.0.0.1', port
 class Process:
     """`twistd -n axcollector`, on ports chosen by the system."""
 
+    command: ClassVar = [sys.executable, "-m", "twisted", "--log-format=text", "axcollector"]
+
     def __init__(self, directory: Path, *options: str) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "twisted", "--log-format=text", "axcollector"]
         self.popen = subprocess.Popen(
-            [*command, "--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", "", *options],
+            [*self.command, "--listen", "tcp:0:interface=127.0.0.1", "--admin-listen", "", *options],
             cwd=directory,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,

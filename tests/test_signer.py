@@ -302,7 +302,10 @@ def test_while_tokens_cannot_be_checked(stand: Stand) -> None:
     assert error_of(answer) == (503, "STORAGE_UNAVAILABLE")
     assert answer.headers["retry-after"] == "5"
     ready = stand.send(request("GET", "/readyz"))
-    assert (ready.status, json.loads(ready.body)["checks"]["tokens"]) == (503, {"ok": False, "reason": "out of order"})
+    assert (ready.status, json.loads(ready.body)["checks"]["tokens"]) == (
+        503,
+        {"ok": False, "reason": "out of order", "required": True},
+    )
 
 
 def test_without_credentials(stand: Stand, log_events: list[LogEvent]) -> None:
@@ -344,7 +347,7 @@ def test_health(stand: Stand) -> None:
     """`/healthz` and `/readyz` ask for no token."""
     assert stand.send(request("GET", "/healthz")).body == b'{"status": "ok"}'
     ready = stand.send(request("GET", "/readyz"))
-    checks = {"tokens": {"ok": True, "reason": ""}, "credentials": {"ok": True, "reason": ""}}
+    checks = {key: {"ok": True, "reason": "", "required": True} for key in ("tokens", "credentials")}
     assert (ready.status, json.loads(ready.body)) == (200, {"ready": True, "checks": checks})
 
 

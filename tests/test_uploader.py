@@ -248,7 +248,7 @@ def test_what_was_sent_but_not_deleted_is_sent_again(place: Place) -> None:
     assert place.store.puts == [("acme~test", f"{KEY}a.txt.gz")] * 2
     assert len(place.store.objects) == 1
     assert place.left() == []
-    for periodic in killed._periodic:
+    for periodic in killed.jobs:
         periodic.stopService()
 
 

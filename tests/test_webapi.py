@@ -27,6 +27,7 @@ from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import DeveloperInfo, Tenant
 from axcollector.core.rates import RateLimits
 from axcollector.core.records import Rules
+from axcollector.core.tally import Tally
 from axcollector.core.unpacking import Limits
 from axcollector.disk import AppendFile, Disk
 from axcollector.intake import INLINE_BYTES, Intake
@@ -127,13 +128,14 @@ class Stand:
         self.tmp = root / Stage.TMP
         self.config = config
         self.clock = Clock()
+        self.tally = Tally()
         self.disk = FullDisk()
         self.directory = Tenants()
         self.access = Access(self.clock, self.directory, tokens, rates)
         self.room = Room(self.disk, str(root), quota_bytes=1)
         plan = JournalPlan(str(self.tmp), "id", 1, 120, 1 << 30, Durability.WRITE)
         journal = JournalWriter(self.disk, plan)
-        self.spool = Spool(self.clock, writer or SameThread(), journal, GroupCommit(3, 1 << 20))
+        self.spool = Spool(self.clock, writer or SameThread(), journal, GroupCommit(3, 1 << 20), tally=self.tally)
         self.intake = Intake(
             self.clock,
             bodies or SameThread(),
@@ -153,6 +155,7 @@ class Stand:
             request_timeout_seconds=60,
             parser=parser,
             door=self.api.door,
+            tally=self.tally,
         )
 
     def ask(self, data: bytes, piece: int = 0) -> Answer:

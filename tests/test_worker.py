@@ -123,7 +123,9 @@ async def test_from_beginning_to_end(tmp_path: Path) -> None:
     (journal,) = parent.journals()
     assert (journal.instance_id, journal.starts, journal.worker, journal.sequence) == ("id", 4, 7, 0)
     assert list(parent.standing().needs) == [journal.identity]
-    assert parent.standing().counters.items() >= {"commits": 1, "connections": 1}.items()
+    ingest = parent.standing().ingest
+    assert ingest is not None
+    assert (ingest.commits, ingest.connections, ingest.accepted_records) == (1, 1, 1)
     path = tmp_path / "ax" / "tmp" / journal.journal
     await until(lambda: is_finished(path))
     path.unlink()  # as who splits it does
@@ -188,7 +190,7 @@ async def test_leaving_gently(tmp_path: Path) -> None:
     busy = socket.create_connection(parent.listening.getsockname())
     head = f"POST /analytics/{parent.scope} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     request = f"{head}Content-Length: {len(BATCH)}\r\n\r\n".encode() + BATCH
-    await until(lambda: parent.standing().counters["connections"] == 2)
+    await until(lambda: parent.standing().ingest.connections == 2)
     parent.work.take(Leave(gently=True))
     busy.setblocking(False)
     busy.sendall(request)
@@ -269,7 +271,7 @@ async def test_the_pipes() -> None:
     pipe.dataReceived(data[7:])
     pipe.report(Ready())
     log = Logger(namespace="axcollector.x", observer=pipe)
-    log.error("no {what}", what="room")
+    log.error("no {what}", what="room", bytes=2**80, times=3)
     try:
         raise ValueError("why")
     except ValueError:
@@ -284,9 +286,12 @@ async def test_the_pipes() -> None:
         ("info", ""),
     ]
     texts = [each.text for each in said if isinstance(each, Said)]
-    assert texts[0] == "no room"
-    assert texts[1].startswith("a bug\nTraceback ")
-    assert texts[1].rstrip().endswith("ValueError: why")
-    assert texts[2] == "old style"
+    assert texts == ["no room", "a bug", "old style"]
+    first, second, third = (each for each in said if isinstance(each, Said))
+    assert (first.event, first.fields) == ("no {what}", {"what": "room", "bytes": str(2**80), "times": 3})
+    assert (first.traceback, third.traceback) == (None, None)
+    assert second.traceback is not None
+    assert second.traceback.startswith("Traceback ")
+    assert second.traceback.rstrip().endswith("ValueError: why")
     pipe.connectionLost()
     assert told.heard == [Leave(gently=True), Situation(None, 3), "leave, gently: False"]

@@ -1,5 +1,6 @@
 """The parent's side of workers: starting, following, replacing, ending them, and speaking for all."""
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ import pytest
 from twisted.internet import defer
 from twisted.internet.error import ProcessDone, ProcessExitedAlready, ProcessTerminated
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 from twisted.python.failure import Failure
 
 from axcollector.config import Config
@@ -19,6 +20,7 @@ from axcollector.core.layout import JournalName, Stage
 from axcollector.core.messages import Leave, Orders, Ready, Said, Setup, Shown, Situation, Standing, frame
 from axcollector.core.model import Interval
 from axcollector.disk import Disk
+from axcollector.log_json import json_line
 from axcollector.premises import Identity
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
@@ -29,7 +31,7 @@ from axcollector.workers.inheritance import environment_of_workers, worker_count
 from axcollector.workers.process import FIRST_SOCKET, LOCK, REPORTS, WorkerProcess
 from tests.fakes import result_of
 
-WELL = Standing({"catalog": None, "spool": None}, {}, {"commits": 1})
+WELL = Standing({"catalog": None, "spool": None}, {})
 LOCK_FILE = 77
 
 
@@ -167,13 +169,12 @@ def test_readiness_is_that_of_any(tmp_path: Path) -> None:
     f = Fixture(tmp_path)
     assert f.workers.problems()["workers"] == "No worker process takes records"
     f.reactor.run()
-    f.started[0].says(Standing({"catalog": "none yet", "spool": "full"}, {}, {}))
+    f.started[0].says(Standing({"catalog": "none yet", "spool": "full"}, {}))
     assert f.workers.problems()["workers"] == "No worker process takes records"
     f.started[0].says(Ready())
     assert f.workers.problems() == {"catalog": "none yet", "spool": "full", "workers": None}
-    f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}, {"commits": 5}), Ready())
+    f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}), Ready())
     assert f.workers.problems() == {"catalog": None, "spool": "full", "workers": None}
-    assert f.workers.counters() == {0: {}, 1: {"commits": 5}}
     f.end()
 
 
@@ -329,14 +330,14 @@ def test_workers_are_told_how_things_stand(tmp_path: Path) -> None:
     """What lacks, and what the journals of others need; only where that has changed."""
     f = Fixture(tmp_path).begin()
     f.reserve.note_need("recovered", 1000)
-    f.started[0].says(Standing({}, {journal(0).identity: 30}, {}))
-    f.started[1].says(Standing({}, {journal(1).identity: 4}, {}))
+    f.started[0].says(Standing({}, {journal(0).identity: 30}))
+    f.started[1].says(Standing({}, {journal(1).identity: 4}))
     for _ in range(3):
         f.reactor.advance(TELL_SECONDS)
     assert [process.orders[1:] for process in f.started] == [[Situation(None, 1004)], [Situation(None, 1030)]]
     f.room.lack = "full"
     (f.tmp / journal(1).journal).write_bytes(b"left")
-    f.started[1].says(Standing({}, {journal(1).identity: 5, "split already": 70}, {}))
+    f.started[1].says(Standing({}, {journal(1).identity: 5, "split already": 70}))
     f.started[1].ends(signal=9)
     assert f.reserve.needs == {"recovered": 1000, journal(1).identity: 5}
     f.reactor.advance(TELL_SECONDS)
@@ -350,8 +351,8 @@ def test_workers_share_the_quarantines_room(tmp_path: Path) -> None:
     (tmp_path / "ax" / "quarantine").mkdir()
     (tmp_path / "ax" / "quarantine" / "file").write_bytes(b"x" * 100)
     f.quarantine.measure()
-    f.started[0].says(Standing({}, {}, {}, 30))
-    f.started[1].says(Standing({}, {}, {}, 4))
+    f.started[0].says(Standing({}, {}, 30))
+    f.started[1].says(Standing({}, {}, 4))
     f.reactor.advance(TELL_SECONDS)
     told = [process.orders[-1] for process in f.started]
     assert told == [Situation(None, 0, 104, 1), Situation(None, 0, 130, 1)]
@@ -361,16 +362,29 @@ def test_workers_share_the_quarantines_room(tmp_path: Path) -> None:
 def test_what_workers_say_is_logged(tmp_path: Path, log_events: list[LogEvent]) -> None:
     """With their numbers; lines that something in them prints too, however they come."""
     f = Fixture(tmp_path, count=1).begin()
-    f.started[0].says(Said("error", "axcollector.spool", "no {room}"))
+    f.started[0].says(Said("error", "axcollector.spool", "no {room}", "no {what}", {"limit": 7, "worker": 9}))
+    f.started[0].says(Said("critical", "axcollector.bugs", "a bug", "a {what}", {}, "Traceback: why"))
     protocol = f.started[0].protocol
     protocol.childDataReceived(2, b"one\ntw")
     protocol.childDataReceived(1, b"x" * 20_000)
     protocol.childDataReceived(2, b"o\n\nthree")
     f.started[0].ends(status=1)
-    said = [(e["log_level"].name, e["log_namespace"], e["text"]) for e in log_events if "text" in e]
-    assert said[0] == ("error", "axcollector.spool", "no {room}")
-    assert [text for _, _, text in said[1:]] == ["one", "x" * 20_000, "two", "three"]
-    assert {e["worker"] for e in log_events if "text" in e} == {0}
+    said = [(e["log_level"].name, e["log_namespace"], formatEvent(e)) for e in log_events if "said" in e]
+    assert said == [
+        ("error", "axcollector.spool", "worker 0: no {room}"),
+        ("critical", "axcollector.bugs", "worker 0: a bug\nTraceback: why"),
+    ]
+    lines = [json.loads(json_line(e)) for e in log_events if "said" in e]
+    assert [(line["event"], line["text"], line.get("traceback")) for line in lines] == [
+        ("no {what}", "worker 0: no {room}", None),
+        ("a {what}", "worker 0: a bug", "Traceback: why"),
+    ]
+    assert [(line["worker"], line.get("limit"), line["level"]) for line in lines] == [
+        (0, 7, "error"),
+        (0, None, "critical"),
+    ]
+    assert [e["printed"] for e in log_events if "printed" in e] == ["one", "x" * 20_000, "two", "three"]
+    assert {e["worker"] for e in log_events if "printed" in e} == {0}
     f.end()
 
 

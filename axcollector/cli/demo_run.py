@@ -69,7 +69,7 @@ class Demo:
         ledger: What was sent and what was delivered.
     """
 
-    def __init__(self, reactor: Any, plan: Plan, chance: random.Random, out: TextIO, err: TextIO) -> None:  # noqa: ANN401
+    def __init__(self, reactor: Any, plan: Plan, chance: random.Random, out: TextIO, err: TextIO) -> None:  # noqa: ANN401 - any reactor
         """Write the configuration; start nothing yet.
 
         Args:

@@ -41,7 +41,7 @@ _NETWORK_ERRORS: Final = (
 class Sender:
     """A client of one collector, with a few connections that are kept open."""
 
-    def __init__(self, reactor: Any, base_url: str, connections: int = CONNECTIONS) -> None:  # noqa: ANN401
+    def __init__(self, reactor: Any, base_url: str, connections: int = CONNECTIONS) -> None:  # noqa: ANN401 - any reactor
         """Connect to nothing yet.
 
         Args:

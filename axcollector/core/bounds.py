@@ -31,6 +31,21 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Spooled:
+    """The disk spool of a client, at one moment.
+
+    Attributes:
+        bytes: How many bytes lie there, packed, and those of refused records.
+        accepted: How many records that lay there collectors have taken since the start.
+        refused: How many they have refused, which lie in `refused/` below the spool's directory.
+    """
+
+    bytes: int
+    accepted: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """What became of the records that were added.
 

@@ -43,6 +43,7 @@ class Counts:
         broken_off: Uploads that were broken off by a stop; no attempts.
         given_up_buckets: Buckets moved to failed.
         returned_buckets: Buckets brought back from failed.
+        delivered_records: The records in the files that the store has.
     """
 
     delivered_files: int = 0
@@ -53,6 +54,7 @@ class Counts:
     broken_off: int = 0
     given_up_buckets: int = 0
     returned_buckets: int = 0
+    delivered_records: int = 0
 
 
 @dataclass(frozen=True, slots=True)

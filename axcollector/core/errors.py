@@ -125,6 +125,7 @@ class Overloaded(Refusal):
 
     status = 503
     code = "OVERLOADED"
+    retry_after: float
     DEFAULT_RETRY_AFTER: ClassVar[float] = 1.0
 
     def __init__(self, reason: str, retry_after: float = DEFAULT_RETRY_AFTER) -> None:
@@ -137,6 +138,7 @@ class SpoolFailed(Refusal):
 
     status = 503
     code = "STORAGE_UNAVAILABLE"
+    retry_after: float
     DEFAULT_RETRY_AFTER: ClassVar[float] = 5.0
 
     def __init__(self, reason: str, retry_after: float = DEFAULT_RETRY_AFTER) -> None:
@@ -157,6 +159,7 @@ class Unreachable(Refusal):
 
     status = 503
     code = "UNREACHABLE"
+    retry_after: float
     DEFAULT_RETRY_AFTER: ClassVar[float] = 1.0
 
     def __init__(self, reason: str, retry_after: float = DEFAULT_RETRY_AFTER) -> None:

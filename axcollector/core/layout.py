@@ -45,6 +45,7 @@ _JOURNAL: Final = re.compile(
     r"(?P<suffix>\.journal|\.split)(?:~recoveredTS~(?P<recovered>\d{14}\.\d{3}))?",
     re.ASCII,
 )
+_END: Final = re.compile(r"[0-9a-f]{4}_\d{14}\.(?P<end>\d{14})_", re.ASCII)
 _MILLISECONDS: Final = re.compile(r"\d{14}\.\d{3}", re.ASCII)
 _COPY: Final = re.compile(r"(?P<original>.+)_recovered(?:_\d{14}\.\d{3})?", re.ASCII)
 
@@ -126,6 +127,15 @@ def key_of_file(start: int, file_name: str) -> str:
     """`date=YYYY-MM-DD/time=HH-MM-SS/{file name}`: where a file of a bucket goes, below its tenant's place."""
     moment = datetime.fromtimestamp(start, UTC)
     return f"date={moment.date().isoformat()}/time={moment:%H-%M-%S}/{file_name}"
+
+
+def end_of_file(name: str, otherwise: float) -> float:
+    """When the interval of a file ended, as its name says; or what is given, where it does not."""
+    found = _END.match(name)
+    try:
+        return otherwise if found is None else unstamp(found["end"])
+    except ValueError:
+        return otherwise
 
 
 @dataclass(frozen=True, slots=True)

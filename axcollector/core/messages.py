@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from axcollector.core.status import CatalogStatus, IngestStatus, TenantTraffic
 from axcollector.core.tables import Row
 
 _LENGTH_BYTES: Final = 4
@@ -113,11 +114,23 @@ class Shown(msgspec.Struct, frozen=True, tag=True):
 
 
 class Said(msgspec.Struct, frozen=True, tag=True):
-    """A line for the log."""
+    """A line for the log.
+
+    Attributes:
+        level: The name of its level.
+        namespace: Whose it is.
+        text: What it says.
+        event: Its format, the same for all of a kind.
+        fields: What the event holds, of such values as JSON has.
+        traceback: Where it is about a failure.
+    """
 
     level: str
     namespace: str
     text: str
+    event: str = ""
+    fields: Mapping[str, Any] = {}
+    traceback: str | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, tag=True):
@@ -126,14 +139,20 @@ class Standing(msgspec.Struct, frozen=True, tag=True):
     Attributes:
         problems: What keeps it from being ready, by check.
         needs: How many bytes the split of each of its journals will need.
-        counters: What it has done, and has to do, by name.
         set_aside_bytes: What it holds of records that are on their way to quarantine.
+        ingest: What it has counted since it began; None: nothing yet.
+        catalog: What its catalog shows; None: nothing yet.
+        traffic: What tenants have sent since they were last told of.
+        failures: How often its periodic work has failed, and what the last failure said, by name.
     """
 
     problems: Mapping[str, str | None]
     needs: Mapping[str, int]
-    counters: Mapping[str, int]
     set_aside_bytes: int = 0
+    ingest: IngestStatus | None = None
+    catalog: CatalogStatus | None = None
+    traffic: tuple[TenantTraffic, ...] = ()
+    failures: Mapping[str, tuple[int, str]] = {}
 
 
 Order = Setup | Situation | Snapshot | Changes | Leave

@@ -10,10 +10,18 @@ import msgspec
 
 
 class Check(msgspec.Struct, frozen=True):
-    """Whether one thing that readiness needs is there, and why not."""
+    """Whether one thing is as it should be, and why not.
+
+    Attributes:
+        ok: Whether it is, as far as is known.
+        reason: Why not; or what is not known.
+        required: Whether readiness needs it. The store is only told of: while it cannot be reached, records are safe
+            here, and other collectors could not reach it either.
+    """
 
     ok: bool
     reason: str = ""
+    required: bool = True
 
 
 class Histogram(msgspec.Struct, frozen=True):
@@ -61,6 +69,7 @@ class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
         pending_bytes: The bytes of their lines.
         connections: Open connections.
         refused_connections: Connections that were closed at once, because there were too many.
+        open_buckets: Buckets of tenants in the journals that are written now.
     """
 
     requests: Sequence[RequestCount] = ()
@@ -74,6 +83,7 @@ class IngestStatus(msgspec.Struct, frozen=True, kw_only=True):
     pending_bytes: int = 0
     connections: int = 0
     refused_connections: int = 0
+    open_buckets: int = 0
 
 
 class StageStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +193,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         instance_id: Of the data directory; "" before the start.
         now: When this was said.
         started_at: When the process began to serve.
-        checks: What readiness needs, by name.
+        checks: What should be well, by name.
         spool_bytes: What lies in the data directory, as far as the quota counts it.
         spool_quota_bytes: The quota; None: there is none.
         ingest: From requests to durable batches.
@@ -192,6 +202,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         catalog: What is known of tenants.
         jobs: The periodic jobs.
         workers: The worker processes; empty where there is one process only.
+        disk_free_share: The share of the spool's file system that is free, 0 to 1; None: it was not measured yet.
     """
 
     version: str
@@ -207,11 +218,22 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     catalog: CatalogStatus
     jobs: Sequence[JobStatus] = ()
     workers: Sequence[WorkerStatus] = ()
+    disk_free_share: float | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether a batch would be taken and delivered."""
-        return all(check.ok for check in self.checks.values())
+        """Whether a batch would be taken, and be delivered once the store can be reached."""
+        return is_ready(self.checks)
+
+
+def is_ready(checks: Mapping[str, Check]) -> bool:
+    """Whether all that is required is well."""
+    return all(check.ok or not check.required for check in checks.values())
+
+
+def required_checks(problems: Mapping[str, str | None]) -> dict[str, Check]:
+    """Checks that readiness needs, from what is wrong with each; None where nothing is."""
+    return {name: Check(problem is None, problem or "") for name, problem in problems.items()}
 
 
 class TenantTraffic(msgspec.Struct, frozen=True):

@@ -27,6 +27,7 @@ from axcollector.admin.health import add_health
 from axcollector.core.authorization import token_in
 from axcollector.core.errors import Rejected
 from axcollector.core.signing import SigningRequest, parse_request
+from axcollector.core.status import Check, required_checks
 from axcollector.reception import Reception
 from axcollector.tokens import Token
 from axcollector.webapi import JSONResource, answer_to_failure, headers_of, plain
@@ -76,9 +77,9 @@ class SignerAPI:
         """The resource; its answers are JSON, errors included."""
         return JSONResource(self._app)
 
-    def problems(self) -> Mapping[str, str | None]:
-        """What keeps it from signing, by check."""
-        return {"tokens": self._tokens.problem(), "credentials": self._presigner.problem()}
+    def checks(self) -> Mapping[str, Check]:
+        """What has to be well for it to sign, by name."""
+        return required_checks({"tokens": self._tokens.problem(), "credentials": self._presigner.problem()})
 
     async def _sign(self, request: IRequest) -> bytes:
         token = self._token_of(request)

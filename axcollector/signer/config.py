@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from axcollector.config_endpoints import Endpoints
 from axcollector.config_keys import Key, arguments_of, keys_of, read_values
 from axcollector.config_urls import S3Url, Url
-from axcollector.config_values import Path, Seconds, Text, Whole
+from axcollector.config_values import Choice, Path, Seconds, Text, Whole
 from axcollector.config_yaml import read_yaml
 from axcollector.core.errors import ConfigError
 
@@ -38,6 +38,7 @@ class SignerConfig:
         str, Path(), "the SQLite file of the collectors' tokens; made, with mode 0600, if absent"
     ] = "./axsigner-data/tokens.db"  # fmt: skip
     request_timeout: Annotated[float, Seconds(0.01), "a request not received whole by then is cut"] = 60.0
+    log_format: Annotated[str, Choice(("text", "json")), "how log lines are written"] = "text"
 
     def __post_init__(self) -> None:
         """Read every value by its kind."""

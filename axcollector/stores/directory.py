@@ -51,6 +51,17 @@ class DirectoryStore:
         """The directory."""
         return (self._authority,)
 
+    def problem(self) -> str | None:
+        """Why nothing could be put, as far as that shows without writing; None: it does not. Blocking."""
+        path = self._root
+        while not os.path.lexists(path):  # it is made with the first file
+            path = os.path.dirname(path)
+        if not os.path.isdir(path):
+            return f"the store {self._root} cannot be used: {path} is no directory"
+        if not os.access(path, os.W_OK | os.X_OK):
+            return f"the store {self._root} cannot be used: {path} may not be written by this process"
+        return None
+
     def close(self) -> "defer.Deferred[None]":
         """There is nothing to release. Fires at once."""
         return defer.succeed(None)

@@ -14,6 +14,7 @@ Where nobody wants a catalog (`use_caching: false`), snapshots only say which re
 from collections import deque
 from collections.abc import Iterator
 
+from msgspec import structs
 from twisted.application.service import Service
 from twisted.internet import defer
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -24,8 +25,10 @@ from axcollector.core.amendment import Amendment
 from axcollector.core.catalog import Catalog
 from axcollector.core.errors import RegistryError
 from axcollector.core.model import Tenant
+from axcollector.core.status import CatalogStatus
 from axcollector.services import Worker
-from axcollector.sync.events import Change, ChangeList, Operation, Snapshot, problem_of, problem_of_change
+from axcollector.sync.amending import amend
+from axcollector.sync.events import ChangeList, Snapshot, problem_of, problem_of_change
 from axcollector.sync.rebuilding import Build, Built, GivenUp, Pace, build, dismantle, examine
 
 CHANGES_A_TURN = 500
@@ -74,6 +77,7 @@ class SyncListener(Service):
         self._is_retrying = False
         self._has_stopped = False
         self.shown = 0  # how many events have been: another number, another state of the catalog
+        self.state = CatalogStatus(source="")
         self._refused: set[tuple[str, str]] = set()
         self._trouble: str | None = None
 
@@ -172,7 +176,7 @@ class SyncListener(Service):
                 self._tell_of_ignored(problem)
             return False
         catalog.show(amendment)
-        self.shown += 1
+        self._note_shown(changes.version)
         await self._in_turns(catalog.settle(amendment))
         for tenant in refused:
             self._tell_of_refused(tenant)
@@ -190,7 +194,7 @@ class SyncListener(Service):
             problem = problem_of_change(change)
             if problem is not None:
                 return f"{problem} (change {at})"
-            _amend(amendment, change, refused)
+            amend(amendment, change, refused)
         return None
 
     async def _in_turns(self, steps: Iterator[None]) -> None:
@@ -205,6 +209,7 @@ class SyncListener(Service):
         """Show this snapshot, or the newest that comes until that is possible; who waits for those is added."""
         delay = FIRST_RETRY_SECONDS
         while self.running:
+            begun = self._clock.seconds()
             newest = self._newest(snapshot, waiting)
             if newest is not snapshot:
                 snapshot, delay = newest, FIRST_RETRY_SECONDS
@@ -219,7 +224,7 @@ class SyncListener(Service):
                 self._is_retrying = False
                 delay = min(delay * 2, LAST_RETRY_SECONDS)
             else:
-                self._show(snapshot, built)
+                self._show(snapshot, built, self._clock.seconds() - begun)
                 return True
         return False
 
@@ -233,9 +238,9 @@ class SyncListener(Service):
                 snapshot = event
         return snapshot
 
-    def _show(self, snapshot: Snapshot, built: Built) -> None:
+    def _show(self, snapshot: Snapshot, built: Built, seconds: float) -> None:
         old, self._catalog = self._catalog, built.catalog
-        self.shown += 1
+        self._note_shown(snapshot.version, rebuild_seconds=seconds)
         self._registry = snapshot.registry
         if self._trouble is not None:
             self._trouble = None
@@ -254,6 +259,10 @@ class SyncListener(Service):
         if old is not None:
             freed = self._worker.run(dismantle, old, self._pace)
             freed.addErrback(lambda f: f.trap(defer.CancelledError) and None)
+
+    def _note_shown(self, version: str, **known: float) -> None:
+        self.shown += 1
+        self.state = structs.replace(self.state, version=version, changed_at=self._clock.seconds(), **known)
 
     def _tell_of_ignored(self, problem: str) -> None:
         self._log.error("a sync event is ignored: {problem}", problem=problem)
@@ -289,12 +298,3 @@ class SyncListener(Service):
         resume, self._resume, self._pause = self._resume, None, None
         if resume is not None:
             resume.callback(None)
-
-
-def _amend(amendment: Amendment, change: Change, refused: list[Tenant]) -> None:
-    if change.old_row is not None and change.operation is not Operation.INSERT:
-        amendment.remove(change.table, change.old_row)
-    if change.new_row is not None and change.operation is not Operation.DELETE:
-        tenant = amendment.put(change.table, change.new_row)
-        if tenant is not None:
-            refused.append(tenant)

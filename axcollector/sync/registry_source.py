@@ -31,7 +31,12 @@ WATCH_SECONDS = 0.5
 
 
 class RegistrySource(Service):
-    """Watches a registry file and tells the listener; makes the file, empty, when it is missing at the start."""
+    """Watches a registry file and tells the listener; makes the file, empty, when it is missing at the start.
+
+    Attributes:
+        jobs: What it does now and then.
+        heard_at: When the file was last looked at while all that it holds was shown; None: never.
+    """
 
     _log = Logger()
 
@@ -59,6 +64,8 @@ class RegistrySource(Service):
         self._refresh_interval = refresh_interval_seconds
         self._watch = RegistryWatch(path)
         self._periodic = Periodic(clock, WATCH_SECONDS, "watching the registry", self._look)
+        self.jobs = (self._periodic,)
+        self.heard_at: float | None = None
         self._position: LogPosition | None = None
         self._awaited: Snapshot | ChangeList | None = None
         self._is_due = True
@@ -98,7 +105,9 @@ class RegistrySource(Service):
             self._is_due = False
             self._sent_at = now
             self._send(Snapshot(look.version, self._path), look)
-        elif look.changed:
+        elif not look.changed:
+            self.heard_at = now if self._awaited is None else self.heard_at
+        else:
             self._send(ChangeList([_change_of(row) for row in look.changed], look.version), look)
 
     def _send(self, event: Snapshot | ChangeList, look: Look) -> None:
@@ -108,9 +117,11 @@ class RegistrySource(Service):
             shown = self._listener.snapshot_received(event)
         else:
             shown = self._listener.changes_received(event)
-        shown.addCallback(self._answered, event)
+        shown.addCallback(self._answered, event, self._clock.seconds())
 
-    def _answered(self, is_shown: bool, event: Snapshot | ChangeList) -> None:  # noqa: FBT001 - a callback
+    def _answered(self, is_shown: bool, event: Snapshot | ChangeList, looked_at: float) -> None:  # noqa: FBT001
+        if is_shown:
+            self.heard_at = looked_at
         if event is self._awaited:
             self._awaited = None
             self._is_due = not is_shown

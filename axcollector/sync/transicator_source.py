@@ -64,9 +64,12 @@ class TransicatorSource(Service):
 
     Attributes:
         token: The token of the moment; also for the upload signer.
+        heard_at: When the servers had last told all there was to tell; None: never.
     """
 
     _log = Logger()
+    heard_at: float | None = None
+    jobs: tuple[()] = ()  # one loop does all of it
 
     def __init__(
         self,
@@ -170,7 +173,7 @@ class TransicatorSource(Service):
         if self._live is None:
             found = await self._worker.run(self._files.look)
             self._live, self._outdated, self._is_shown = found.live, found.outdated, False
-        if self._live is not None and (not self._is_shown or self._is_refresh_due()):
+        if self._live is not None and (not self._is_shown or self._until_refresh() <= 0):
             await self._show(self._live)
         token = self.token.current()
         if token is None:
@@ -276,9 +279,6 @@ class TransicatorSource(Service):
         if is_idle and self._clock.seconds() - begun < IDLE_REST_SECONDS:
             await self._rest.take(IDLE_REST_SECONDS)
 
-    def _is_refresh_due(self) -> bool:
-        return self._until_refresh() <= 0
-
     def _until_refresh(self) -> float:
         interval = self._timing.refresh_interval_seconds
         return self._sent_at + interval - self._clock.seconds() if interval > 0 else float("inf")
@@ -295,5 +295,6 @@ class TransicatorSource(Service):
         await pause
 
     def _got_on(self) -> None:
+        self.heard_at = self._clock.seconds()
         self._pace.succeeded()
         self._trouble.over()

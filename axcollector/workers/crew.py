@@ -24,12 +24,13 @@ from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
 from axcollector.services import Periodic
-from axcollector.upstream import Upstream
+from axcollector.upstream import Account, Upstream
 from axcollector.workers.feed import Feed
 from axcollector.workers.inheritance import COMMAND, environment_of_workers, settings_of_workers
 from axcollector.workers.places import Place, open_places
 from axcollector.workers.process import FIRST_SOCKET, LOCK, ORDERS, REPORTS, WorkerProcess, problems_of
 from axcollector.workers.slots import Slot
+from axcollector.workers.sums import Sums
 
 TELL_SECONDS: Final = 0.5
 """How often workers are told how things stand, where that has changed."""
@@ -87,6 +88,8 @@ class Workers(Upstream):
         self._processes: list[WorkerProcess] = []
         self.places: Sequence[Place] = ()
         self.sync: Feed = Feed(self._recipients)
+        self._sums = Sums()
+        self.traffic = self._sums.traffic
 
     def _recipients(self) -> Sequence[WorkerProcess]:
         return [each for each in self._processes if not each.is_leaving]
@@ -131,7 +134,7 @@ class Workers(Upstream):
             situation=self._situation_of(),
             snapshot=self.sync.current,
         )
-        process = WorkerProcess(setup, self._heard)
+        process = WorkerProcess(setup, self._heard, self.traffic)
         descriptors = {ORDERS: "w", 1: "r", 2: "r", REPORTS: "r", LOCK: self._lock(), **sockets}
         self._live |= {number}
         self._processes.append(process)
@@ -152,7 +155,7 @@ class Workers(Upstream):
             self._log.info("worker {worker} takes records", worker=process.number)
             return
         self._forget(process)
-        self._keep_reserved(process)
+        self._reserve.take_over(os.path.join(self._config.data_directory, Stage.TMP), process.needs)
         slot = next((each for each in self._slots if each.process is process), None)
         if slot is None or not self.running:
             self._log.info("worker {worker} has ended {how}", worker=process.number, how=process.how)
@@ -180,13 +183,7 @@ class Workers(Upstream):
     def _forget(self, process: WorkerProcess) -> None:
         self._live -= {process.number}
         self._processes.remove(process)
-
-    def _keep_reserved(self, process: WorkerProcess) -> None:
-        """The room for the splits of what it has left is ours to keep from now on."""
-        directory = os.path.join(self._config.data_directory, Stage.TMP)
-        for identity, need in process.needs.items():
-            self._reserve.note_need(identity, need)
-        self._reserve.forget_gone(directory, process.needs)
+        self._sums.ended(process)
 
     def _tell(self) -> None:
         for each in self._processes:
@@ -294,6 +291,6 @@ class Workers(Upstream):
         """What keeps all workers from being ready, by check; None where one is not kept by it."""
         return problems_of(self._processes)
 
-    def counters(self) -> Mapping[int, Mapping[str, int]]:
-        """What each worker has done, and has to do, by its number."""
-        return {each.number: each.counters for each in self._processes}
+    def account(self) -> Account:
+        """As `Upstream.account`."""
+        return self._sums.account(self._processes, self._telling)

@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from axcollector.core import messages
 from axcollector.core.errors import NotReady
 from axcollector.core.messages import Ready, Reports, Said, Shown, Standing
+from axcollector.core.traffic import Traffic
 
 ORDERS: Final = 0
 REPORTS: Final = 3
@@ -43,13 +44,15 @@ class WorkerProcess(ProcessProtocol):
     _log = Logger()
     transport: Any
 
-    def __init__(self, setup: messages.Setup, told: "Callable[[WorkerProcess], object]") -> None:
+    def __init__(self, setup: messages.Setup, told: "Callable[[WorkerProcess], object]", traffic: Traffic) -> None:
         """Start nothing.
 
         Args:
             setup: What it is told first.
             told: Called when it is ready, and when it has ended.
+            traffic: Where what it says of tenants is added.
         """
+        self._traffic = traffic
         self._setup = setup
         self._told = told
         self._reports = Reports()
@@ -126,11 +129,10 @@ class WorkerProcess(ProcessProtocol):
 
     def _take(self, report: messages.Report) -> None:
         if isinstance(report, Said):
-            level = LogLevel.lookupByName(report.level)
-            log = Logger(report.namespace)
-            log.emit(level, "worker {worker}: {text}", worker=self.number, text=report.text)
+            self._pass_on(report)
         elif isinstance(report, Standing):
             self.standing = report
+            self._traffic.add_all(report.traffic)
         elif isinstance(report, Shown):
             if waiting := self._events.pop(report.number, None):
                 waiting.callback(report.is_shown)
@@ -139,6 +141,16 @@ class WorkerProcess(ProcessProtocol):
             self._told(self)
             _wake(self._not_ready)
 
+    def _pass_on(self, said: Said) -> None:
+        """Log what it has said, under the name of what said it, with all its fields."""
+        log = Logger(said.namespace)
+        fields = {**said.fields, "worker": self.number, "said": said.text, "event": said.event}
+        level = LogLevel.lookupByName(said.level)
+        if said.traceback is None:
+            log.emit(level, "worker {worker}: {said}", **fields)
+        else:
+            log.emit(level, "worker {worker}: {said}\n{traceback}", traceback=said.traceback, **fields)
+
     def _take_printed(self, descriptor: int, data: bytes) -> None:
         *lines, rest = (self._printed[descriptor] + data).split(b"\n")
         if len(rest) > _LONGEST_LINE_BYTES:
@@ -146,7 +158,7 @@ class WorkerProcess(ProcessProtocol):
         self._printed[descriptor] = rest
         for line in filter(None, lines):
             text = line.decode(errors="replace")
-            self._log.warn("worker {worker} printed: {text}", worker=self.number, text=text)
+            self._log.warn("worker {worker} printed: {printed}", worker=self.number, printed=text)
 
     def processEnded(self, reason: Failure) -> None:
         """It has ended, and its pipes are read to their ends."""
@@ -175,11 +187,6 @@ class WorkerProcess(ProcessProtocol):
     def set_aside_bytes(self) -> int:
         """What it holds of records that are on their way to quarantine."""
         return self.standing.set_aside_bytes if self.standing is not None else 0
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """What it has done, and has to do, by name."""
-        return self.standing.counters if self.standing is not None else {}
 
 
 def problems_of(processes: Sequence[WorkerProcess]) -> Mapping[str, str | None]:

@@ -7,8 +7,8 @@ What is pending is bounded in records and in bytes of JSON text. One scope may h
 records nobody takes leaves the other half to the others. Beyond, the policy decides:
 
 * `drop_new`: the record that comes is dropped.
-* `drop_old`: the oldest record of its scope is, or, where all scopes together hold too much, of the one that holds
-  most; never one of a batch under way. Where that makes no room the record that comes is dropped.
+* `drop_old`: the oldest record of its scope is, or, where all scopes together hold too much, of one of those that
+  hold most; never one of a batch under way. Where that makes no room the record that comes is dropped.
 * `wait`: it waits, in turn, for room. What waits is bounded too, by as much as may be pending; beyond, it is dropped.
 
 A record too large for the half is dropped. Pure.
@@ -87,16 +87,15 @@ class Gathering(Generic[W]):
     def offer(self, scope: str, text: bytes) -> Queue[W] | None:
         """Take a record. The queue that it is in, or None: there is no room for it, and it was dropped.
 
-        With `wait` it was not dropped: ask `let_wait`.
+        With `wait` it was not dropped: ask `let_wait` then.
         """
         self._added += 1
         queue = self.queues.get(scope) or self.queues.setdefault(scope, Queue(scope))
         if not self._fits(queue, len(text)):
-            if self._full is Full.WAIT and len(text) <= self._bytes_each:
+            if self._full is Full.WAIT:
                 return None
             if not self._make_room(queue, len(text)):
-                self._dropped["full" if len(text) <= self._bytes_each else "too_large"] += 1
-                self._forget_empty(queue)
+                self._drop(queue, text)
                 return None
         self._put(queue, text)
         return queue
@@ -105,15 +104,20 @@ class Gathering(Generic[W]):
         """With `wait`: let a record wait that was offered. Whether it may; else it was dropped."""
         queue = self.queues[scope] if scope in self.queues else self.queues.setdefault(scope, Queue(scope))
         bounds = self._bounds
-        if self._waiting >= bounds.max_records or self._waiting_bytes + len(text) > bounds.max_bytes:
-            self._dropped["full"] += 1
-            self._forget_empty(queue)
+        is_full = self._waiting >= bounds.max_records or self._waiting_bytes + len(text) > bounds.max_bytes
+        if is_full or len(text) > self._bytes_each:
+            self._drop(queue, text)
             return False
         queue.waiting.append((text, waiter))
         self._with_waiting[scope] = queue
         self._waiting += 1
         self._waiting_bytes += len(text)
         return True
+
+    def _drop(self, queue: Queue[W], text: bytes) -> None:
+        """Drop a record that comes."""
+        self._dropped["full" if len(text) <= self._bytes_each else "too_large"] += 1
+        self._forget_empty(queue)
 
     def lose(self, reason: str, count: int = 1) -> None:
         """Records came that can be taken by nobody; they are dropped without having been offered."""
@@ -242,7 +246,7 @@ class Gathering(Generic[W]):
             self.queues.pop(queue.scope, None)
 
     def _make_room(self, queue: Queue[W], size: int) -> bool:
-        """With `drop_old`: drop what is older, of the scope or of the one that holds most. Whether that suffices."""
+        """With `drop_old`: drop what is older, of the scope or of one that holds most. Whether that suffices."""
         if self._full is not Full.DROP_OLD or size > self._bytes_each:
             return False
         while not self._fits(queue, size):
