@@ -19,15 +19,15 @@ setup(
     package_data={"axcollector": ["py.typed"], "axcollector.admin": ["static/*", "static/vendor/*"]},
     zip_safe=False,
     install_requires=[
-        "Twisted[tls]>=24.7.0",
+        "Twisted[tls]>=25.5.0",
         "klein>=24.8.0",
         "treq>=24.9.1",
-        "msgspec>=0.19.0",
+        "msgspec>=0.21.0",
         "PyYAML>=6.0.1",
         # Twisted[tls] brings both; axtls: gives pyOpenSSL what cryptography has read, which older ones do not take.
         "pyOpenSSL>=24.3.0",
         "cryptography>=42.0.0",
-        "httptools>=0.7",
+        "httptools>=0.7.1",
         "prometheus-client>=0.20",
         # No wheels elsewhere; the standard library's zlib serves there.
         'isal>=1.7.1; platform_machine in "x86_64 AMD64 aarch64 arm64"',

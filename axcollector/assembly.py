@@ -19,9 +19,10 @@ from axcollector.core.traffic import Traffic
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.listening import Listeners, absolute_endpoint, certificates_of, endpoints_of, inherited_socket
+from axcollector.on_stop import OnStop
 from axcollector.premises import Premises
 from axcollector.reloading import Live
-from axcollector.services import InOrder, OnStop, WorkThread
+from axcollector.services import InOrder, WorkThread
 from axcollector.tls import Certificates
 from axcollector.workers.crew import Workers
 from axcollector.workers.inheritance import OF_WORKERS, worker_count

@@ -24,6 +24,7 @@ from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
 from axcollector.intake import Intake, Record
+from axcollector.plans import shared_threads
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
 from axcollector.stores.base import Store
@@ -56,10 +57,10 @@ class Collector(Service):
                 " a collector in another program is one process, so allowed is 1"
             )
         self.config = config
-        disk = Disk()
-        self._ingesting = Ingesting(reactor, config, disk)
+        disk, threads = Disk(), shared_threads(config)
+        self._ingesting = Ingesting(reactor, config, disk, threads)
         self._premises = Premises(disk, config.local_storage_path, config.data_directory)
-        self._delivering = Delivering(reactor, config, disk, self._premises, self._ingesting, store)
+        self._delivering = Delivering(reactor, config, disk, self._premises, self._ingesting, store, threads)
 
     @property
     def sync(self) -> SyncListener:

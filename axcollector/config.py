@@ -25,6 +25,7 @@ from axcollector.config_values import (
     Whole,
 )
 from axcollector.core.errors import ConfigError
+from axcollector.threads import KINDS, LEAST
 
 INSTANCE_ID: Final = Text(r"[A-Za-z0-9-]{1,64}", "a UUID, or another name of up to 64 letters, digits and dashes")
 """It becomes part of file names, where `_` and `.` separate; installations of apid have ids that are no UUIDs."""
@@ -177,6 +178,12 @@ class Config:
     ] = field(default=None, repr=False)
     admin_token_file: Annotated[str | None, Path(), "a file that holds it; read at the start and on SIGHUP"] = None
     workers: Annotated[int, Whole(0, 1024, "processes"), "how many take records; 0: one a core"] = 1
+    work_threads: Annotated[
+        int,
+        Whole(LEAST, 64, "threads"),
+        "how many threads a process may have for work that waits, beside the reactor's; one only writes journals, and"
+        f" the others are started when needed. With fewer than {KINDS} kinds of work wait for each other",
+    ] = KINDS
     http_parser: Annotated[str, Choice(("llhttp", "twisted")), "what parses requests"] = "llhttp"
     upload_proxy: Annotated[
         str | None, ProxyUrl(), "the forward proxy for uploads and sync; with a password, better not on a command line"

@@ -33,13 +33,15 @@ from axcollector.destination import Bearer, StoreMaker, store_maker
 from axcollector.disk import Disk
 from axcollector.draining import Draining
 from axcollector.gathering import Gathering, Stations
+from axcollector.on_stop import OnStop
+from axcollector.plans import shared_threads
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
 from axcollector.record_counts import RecordCounts
 from axcollector.reserve import SplitReserve
 from axcollector.room import Room
 from axcollector.salvager import Salvager
-from axcollector.services import InOrder, OnStop, Periodic, WorkThread
+from axcollector.services import InOrder, Periodic, WorkThread
 from axcollector.splitter import Splitter
 from axcollector.stages import Stages
 from axcollector.stores.base import Store
@@ -49,6 +51,7 @@ from axcollector.sync.registry_source import RegistrySource
 from axcollector.sync.transicator import over_network
 from axcollector.sync.transicator_source import TransicatorSource
 from axcollector.takeover import take_over
+from axcollector.threads import Threads
 from axcollector.uploader import Uploader
 from axcollector.upstream import Upstream
 
@@ -56,8 +59,8 @@ STOP_SECONDS = 8.0
 """What is not done so long after the stop began stays where it is, durable, for the next start."""
 ROOM_TICK_SECONDS = 2.0
 _NOT_RUNNING = "The collector does not run"
-_THREADS = ("splitter", "recovery", "staging", "store", "watch", "survey")
-"""One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
+_SHARING = ("splitter", "recovery", "staging", "store", "watch", "survey")
+"""Kinds of work that share threads (`threads`)."""
 
 
 class Delivering(Service):
@@ -78,6 +81,7 @@ class Delivering(Service):
         premises: Premises,
         upstream: Upstream,
         store: Store | None = None,
+        threads: Threads | None = None,
     ) -> None:
         """Touch nothing yet.
 
@@ -88,6 +92,7 @@ class Delivering(Service):
             premises: The data directory.
             upstream: Who takes batches.
             store: Where files go, in place of the configured one.
+            threads: What all that may wait is done by; by default its own, as many as `work_threads` allows.
 
         Raises:
             ConfigError: What the configured store needs is not installed.
@@ -97,7 +102,8 @@ class Delivering(Service):
         self._disk = disk
         self._premises = premises
         self._upstream = upstream
-        self._threads = {name: WorkThread(reactor, name) for name in _THREADS}
+        threads = threads or shared_threads(config)
+        self._threads = {name: WorkThread(reactor, name, threads) for name in _SHARING}
         self._running: InOrder | None = None
         self._reserve = SplitReserve(disk, config.data_directory)
         self._room = Room(disk, config.data_directory, config.spool_quota_bytes)

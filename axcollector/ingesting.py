@@ -23,7 +23,7 @@ from axcollector.core.tally import Tally
 from axcollector.disk import Disk
 from axcollector.intake import Intake
 from axcollector.journal import Durability, JournalWriter
-from axcollector.plans import journal_plan, limits_of, rules_of
+from axcollector.plans import journal_plan, limits_of, rules_of, shared_threads
 from axcollector.premises import Identity
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
@@ -32,12 +32,13 @@ from axcollector.services import InOrder, WorkThread
 from axcollector.spool import Spool
 from axcollector.sync.directory import CachedDirectory, Directory, RegistryDirectory
 from axcollector.sync.listener import SyncListener
+from axcollector.threads import Threads
 from axcollector.token_watch import TokenWatch
 from axcollector.tokens import Bound
 from axcollector.upstream import Account, Upstream
 
-_THREADS = ("writer", "catalog", "lookups", "bodies", "tokens")
-"""One for each kind of work that may block, so that none waits for another; they are idle most of the time."""
+_SHARING = ("catalog", "lookups", "bodies", "tokens")
+"""Kinds of work that share threads (`threads`). The writer does not: no commit waits for other work."""
 
 
 class Ingesting(Upstream):
@@ -53,12 +54,27 @@ class Ingesting(Upstream):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, config: Config, disk: Disk) -> None:  # noqa: ANN401 - time and threads
-        """Touch nothing yet."""
+    def __init__(
+        self,
+        reactor: Any,  # noqa: ANN401 - time and threads
+        config: Config,
+        disk: Disk,
+        threads: Threads | None = None,
+    ) -> None:
+        """Touch nothing yet.
+
+        Args:
+            reactor: Provides time and threads.
+            config: What to do.
+            disk: The hands.
+            threads: What all that may wait is done by; by default its own, as many as `work_threads` allows.
+        """
         self._reactor = reactor
         self.config = config
         self._disk = disk
-        self._threads = {name: WorkThread(reactor, name) for name in _THREADS}
+        threads = threads or shared_threads(config)
+        self._threads = {name: WorkThread(reactor, name, threads) for name in _SHARING}
+        self._threads["writer"] = WorkThread(reactor, "writer")
         self.tally = Tally()
         self.traffic = self.tally.traffic
         self._intake: Intake | None = None

@@ -8,6 +8,7 @@ from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
 from axcollector.journal import Durability, JournalPlan
 from axcollector.premises import Identity
+from axcollector.threads import Threads
 
 
 def journal_plan(config: Config, identity: Identity) -> JournalPlan:
@@ -32,3 +33,8 @@ def rules_of(config: Config) -> Rules:
     """What is asked of records; with tokens a record's tenant is always its scope's."""
     overwrite_tenant = config.overwrite_tenant or config.ingest_auth == "token"
     return Rules(config.max_record_age, config.max_clock_skew, overwrite_tenant=overwrite_tenant)
+
+
+def shared_threads(config: Config) -> Threads:
+    """The threads for all blocking work but the writing of journals, which has one of its own."""
+    return Threads(config.work_threads - 1)

@@ -5,9 +5,10 @@ Twisted's own pieces differ where it matters here: a `LoopingCall` ends silently
 until its threads have ended, however long their work takes.
 """
 
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 from twisted.application.service import IService, Service
@@ -18,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from axcollector.bugs import report
+from axcollector.threads import Threads
 
 T = TypeVar("T")
 
@@ -193,69 +195,67 @@ class Rest:
             self._pause.callback(None)
 
 
-class OnStop(Service):
-    """Does nothing but call a function when it is stopped, and wait for what that returns."""
-
-    def __init__(self, function: Callable[[], object]) -> None:
-        self._function = function
-
-    def startService(self) -> None:
-        """Nothing to do."""
-        self.running = True
-
-    def stopService(self) -> "defer.Deferred[object]":
-        """Call the function. Fires when the Deferred that it returned, if any, has fired."""
-        self.running = False
-        return defer.maybeDeferred(self._function)
-
-
 _Job = tuple[Callable[..., Any], tuple[object, ...], "defer.Deferred[Any]"]
 
 
 class WorkThread(Service):
-    """One thread that runs blocking functions in the order they were given; a `Worker`.
+    """Runs blocking functions in order, one at a time; a `Worker`. They may be cut off at any point (see `threads`)."""
 
-    It is a daemon: work that never ends (a hung disk) keeps neither `stopService` waiting for longer than its
-    caller does nor the process alive, and whoever uses it must leave nothing half done by being cut off.
-    """
+    def __init__(self, reactor: IReactorFromThreads, name: str, threads: Threads | None = None) -> None:
+        """Start nothing yet.
 
-    def __init__(self, reactor: IReactorFromThreads, name: str) -> None:
+        Args:
+            reactor: Told of results.
+            name: What kind of work it is; a thread is called so while it does it.
+            threads: Who does it, when they have time; by default a thread of its own.
+        """
         self._reactor = reactor
-        self._jobs: queue.SimpleQueue[_Job | None] | None = None
+        self._threads = threads or Threads()
+        self._joined = False
+        self._lock = threading.Lock()
+        self._jobs: deque[_Job] = deque()
+        self._active = False
         self._idle: list[defer.Deferred[None]] = []
         self._unfinished = 0
         self.name = name
 
     def startService(self) -> None:
-        """Start the thread."""
+        """Begin to take work."""
+        if not self._joined:
+            self._threads.join()
+            self._joined = True
         self.running = True
-        self._jobs = queue.SimpleQueue()
-        threading.Thread(target=self._loop, args=(self._jobs,), name=f"axcollector {self.name}", daemon=True).start()
 
     def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
-        """Run `function(*arguments)` in the thread.
+        """Run `function(*arguments)` in a thread.
 
         Fires with its result, in the reactor thread. Fails with what it raised, or with `CancelledError` when
-        the thread is not running. Cancelling forgets the result; the function runs all the same.
+        this is not running. Cancelling forgets the result; the function runs all the same.
         """
         result: defer.Deferred[T] = defer.Deferred()
-        if self._jobs is None:
+        if not self.running:
             result.errback(defer.CancelledError(f"the thread {self.name} is not running"))
             return result
         self._unfinished += 1
-        self._jobs.put((function, arguments, result))
+        with self._lock:
+            self._jobs.append((function, arguments, result))
+            begins, self._active = not self._active, True
+        if begins:
+            self._threads.put(self._turn)
         return result
 
-    def _loop(self, jobs: "queue.SimpleQueue[_Job | None]") -> None:
-        while (job := jobs.get()) is not None:
-            function, arguments, result = job
-            outcome: object
-            try:
-                outcome = function(*arguments)
-            except BaseException:  # noqa: BLE001 - handed to the caller
-                outcome = Failure()
-            self._reactor.callFromThread(self._settle, result, outcome)
-            del job, function, arguments, result, outcome
+    def _turn(self) -> tuple[Callable[[], None], bool]:
+        """Run one function, in a thread; a `threads.Turn`."""
+        threading.current_thread().name = f"axcollector {self.name}"
+        function, arguments, result = self._jobs.popleft()
+        outcome: object
+        try:
+            outcome = function(*arguments)
+        except BaseException:  # noqa: BLE001 - handed to the caller
+            outcome = Failure()
+        with self._lock:
+            self._active = goes_on = bool(self._jobs)
+        return partial(self._reactor.callFromThread, self._settle, result, outcome), goes_on
 
     def _settle(self, result: "defer.Deferred[Any]", outcome: object) -> None:
         self._unfinished -= 1
@@ -264,20 +264,24 @@ class WorkThread(Service):
         else:
             result.callback(outcome)
         if not self._unfinished:
+            self._leave_if_stopped()
             waiting, self._idle = self._idle, []
             for waiter in waiting:
                 waiter.callback(None)
 
+    def _leave_if_stopped(self) -> None:
+        if self._joined and not self.running:
+            self._joined = False
+            self._threads.leave()
+
     def stopService(self) -> "defer.Deferred[None]":
         """Take no more work. Fires when what was given before is done; cancelling stops the waiting only."""
         self.running = False
-        if self._jobs is not None:
-            self._jobs.put(None)
-            self._jobs = None
         done: defer.Deferred[None] = defer.Deferred(self._forget_waiter)
         if self._unfinished:
             self._idle.append(done)
         else:
+            self._leave_if_stopped()
             done.callback(None)
         return done
 

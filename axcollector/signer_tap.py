@@ -18,9 +18,10 @@ from axcollector.launch import KeyOptions, Launched, give_up
 from axcollector.listening import Listeners, check_endpoints, endpoints_of
 from axcollector.log_format import in_format
 from axcollector.notify import Readiness, Supervisor
+from axcollector.on_stop import OnStop
 from axcollector.ownership import PrivateDirectory
 from axcollector.reloading import Live
-from axcollector.services import InOrder, OnStop, Unwaited, WorkThread
+from axcollector.services import InOrder, Unwaited, WorkThread
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
 from axcollector.supervised import Reread, supervised
 from axcollector.token_watch import TokenWatch

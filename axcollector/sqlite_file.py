@@ -114,7 +114,10 @@ def errors_as(error: type[AxcollectorError], file: str) -> Iterator[None]:
 def connect(path: str, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS) -> sqlite3.Connection:
     """A connection to a file that is there; raises what the library does."""
     name = f"file:{quote(os.path.abspath(os.fsencode(path)))}?mode=rw"
-    connection = sqlite3.connect(name, uri=True, isolation_level=None, timeout=busy_timeout_seconds)
+    # Whoever asks it asks one thing at a time, but not always in the same thread (see `threads`).
+    connection = sqlite3.connect(
+        name, uri=True, isolation_level=None, timeout=busy_timeout_seconds, check_same_thread=False
+    )
     # One text that is no UTF-8 may not keep all other rows from being read.
     connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
     return connection

@@ -69,12 +69,16 @@ class Running:
 
     async def scope(self, organization: str, environment: str, *keys: str) -> str:
         """A scope of a tenant with these client ids, added to the registry as the command line does, and seen."""
+        scope = self._add_scope(organization, environment, *keys)
+        await until(lambda: self._knows(scope))
+        return scope
+
+    def _add_scope(self, organization: str, environment: str, *keys: str) -> str:
         registry = Registry.open(self.config.registry_file)
         scope = registry.add_scope(organization, environment).id
         for key in keys:
             registry.add_key(scope, key, product=f"p-{key}", app=f"a-{key}", developer=f"d-{key}", email=f"{key}@x.y")
         registry.close()
-        await until(lambda: self._knows(scope))
         return scope
 
     def _knows(self, scope: str) -> bool:

@@ -32,6 +32,8 @@ FLOORS: Final = {
         "tokens",
         "services",
         "apart",
+        "threads",
+        "on_stop",
         "fairness",
         "premises",
         "bugs",

@@ -1,10 +1,14 @@
-"""The whole job, from a POST to a delivered file, with real ports, threads and files."""
+"""The whole job, from a POST to a delivered file, with real ports, threads and files.
+
+Each test is asked of the service and of an embedded collector, and, among the slow ones, of the program itself.
+"""
 
 import gzip
 import json
 import random
 from pathlib import Path
 
+import pytest
 import pytest_twisted
 from twisted.internet import reactor, task
 from twisted.web.resource import Resource
@@ -13,8 +17,16 @@ from twisted.web.server import Site
 from axcollector.collector import Collector
 from axcollector.config import Config
 from axcollector.webapi import AnalyticsAPI
+from tests.pipelines import PIPELINES, Pipeline
 from tests.running import QUICK, Running, gather, ids_of, until
 from tests.signing_server import SigningServer, answer
+
+
+@pytest.fixture(params=[pytest.param(each, marks=[pytest.mark.slow] * (each == "process")) for each in PIPELINES])
+def pipeline(request: pytest.FixtureRequest) -> Pipeline:
+    """A way in which a collector runs."""
+    return PIPELINES[request.param]
+
 
 TWO_TENANTS = [("acme", "prod"), ("zoo", "te~st")]
 
@@ -25,9 +37,9 @@ def record(number: int, **more: object) -> str:
 
 
 @pytest_twisted.ensureDeferred
-async def test_two_tenants_in_one_interval(tmp_path: Path) -> None:
+async def test_two_tenants_in_one_interval(pipeline: Pipeline, tmp_path: Path) -> None:
     """Two directories, two files, no record in the other's."""
-    service = await Running(tmp_path / "data", collection_interval=2).start()
+    service = await pipeline.start(tmp_path / "data", collection_interval=2)
     scopes = [await service.scope(*names) for names in TWO_TENANTS]
     await gather(service.send(scopes[i % 2], [record(i)], gzipped=i % 3 == 0) for i in range(20))
     await until(lambda: service.stored() == 20)
@@ -39,11 +51,11 @@ async def test_two_tenants_in_one_interval(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_hundred_thousand_records(tmp_path: Path) -> None:
+async def test_very_many_records(pipeline: Pipeline, tmp_path: Path) -> None:
     """Eight clients, intervals of a second rolling over: each record once, equal to what was sent plus enrichment."""
-    service = await Running(tmp_path / "data").start()
+    service = await pipeline.start(tmp_path / "data")
     scopes = [await service.scope(*names, "key-1") for names in TWO_TENANTS]
-    total, batch = 100_000, 250
+    total, batch = pipeline.records, pipeline.batch
     made = random.Random(7)
     numbers = ["12345678901234567890", "1.10", "1e400", "-0", "0.1e-7", str(made.random())]
     sent: list[dict[int, str]] = [{}, {}]
@@ -78,16 +90,16 @@ async def test_a_hundred_thousand_records(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_restarts_inside_an_interval(tmp_path: Path) -> None:
+async def test_restarts_inside_an_interval(pipeline: Pipeline, tmp_path: Path) -> None:
     """Clean restarts lose nothing and collide with nothing: a file for each start, each with all its records."""
     sent, scope = 0, ""
     for _ in range(4):
-        service = await Running(tmp_path / "data", collection_interval=3600, upload_interval=3600).start()
+        service = await pipeline.start(tmp_path / "data", collection_interval=3600, upload_interval=3600)
         scope = scope or await service.scope("acme", "prod")
         await gather(service.send(scope, [record(sent + i)]) for i in range(10))
         sent += 10
         await service.stop()
-    service = await Running(tmp_path / "data", collection_interval=3600).start()
+    service = await pipeline.start(tmp_path / "data", collection_interval=3600)
     await until(lambda: service.stored() == sent)
     assert ids_of(service.delivered()["acme~prod"]) == dict.fromkeys(range(sent), 1)
     assert len(list((tmp_path / "data" / "store").glob("*/*/*/*.txt.gz"))) >= 4
@@ -95,23 +107,25 @@ async def test_restarts_inside_an_interval(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_a_store_that_is_down_for_many_intervals(tmp_path: Path) -> None:
-    """The signer and store are away for six intervals, then come: all is delivered, nothing under two names."""
+async def test_a_store_that_is_down_for_many_intervals(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The signer and store are away for many intervals, then come: all is delivered, nothing under two names."""
     server = SigningServer()
     port = reactor.listenTCP(0, server.site(), interface="127.0.0.1")
     base = f"http://127.0.0.1:{port.getHost().port}"
     server.next_signs.extend([answer(503, Retry_After="1")] * 1000)
-    service = await Running(tmp_path / "data", uap_server_base=base, bearer_token=server.token).start()
+    service = await pipeline.start(tmp_path / "data", uap_server_base=base, bearer_token=server.token)
     scopes = [await service.scope(*names) for names in TWO_TENANTS]
-    for number in range(14):
+    for number in range(pipeline.outage):
         await service.send(scopes[number % 2], [record(number)])
         await task.deferLater(reactor, 0.5)
     assert server.objects == {}
     server.next_signs.clear()
-    await until(lambda: sum(len(gzip.decompress(data).splitlines()) for data in server.objects.values()) >= 14)
+    await until(
+        lambda: sum(len(gzip.decompress(data).splitlines()) for data in server.objects.values()) >= pipeline.outage
+    )
     await until(lambda: not list((tmp_path / "data" / "ax" / "staging").iterdir()))
     lines = [line for data in server.objects.values() for line in gzip.decompress(data).splitlines()]
-    assert ids_of(lines) == dict.fromkeys(range(14), 1)
+    assert ids_of(lines) == dict.fromkeys(range(pipeline.outage), 1)
     assert len({key for _, key in server.objects}) == len(server.objects)
     assert {tenant for tenant, _ in server.objects} == {"acme~prod", "zoo~te%7Est"}
     assert list((tmp_path / "data" / "ax" / "failed").iterdir()) == []
@@ -150,9 +164,9 @@ async def test_two_collectors_inside_a_foreign_site(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_keys_added_by_others_are_seen(tmp_path: Path) -> None:
+async def test_keys_added_by_others_are_seen(pipeline: Pipeline, tmp_path: Path) -> None:
     """A key that another program adds to the registry enriches records within two seconds."""
-    service = await Running(tmp_path / "data").start()
+    service = await pipeline.start(tmp_path / "data")
     scope = await service.scope("acme", "prod", "key-9")
     await service.send(scope, [record(1, client_id="key-9"), record(2, client_id="nobody")])
     await until(lambda: service.stored() == 2)
@@ -163,12 +177,11 @@ async def test_keys_added_by_others_are_seen(tmp_path: Path) -> None:
 
 
 @pytest_twisted.ensureDeferred
-async def test_without_caching(tmp_path: Path) -> None:
+async def test_without_caching(pipeline: Pipeline, tmp_path: Path) -> None:
     """With `use_caching: false` the registry is asked, and the answers are the same."""
-    service = await Running(tmp_path / "data", use_caching=False).start()
+    service = await pipeline.start(tmp_path / "data", use_caching=False)
     scope = await service.scope("acme", "prod", "key-1")
     await service.send(scope, [record(1, client_id="key-1")])
-    assert service.collector.sync.catalog is None
     unknown = await service.post("/analytics/nothing", b"{}")
     assert unknown == (400, {"errorCode": "UNKNOWN_SCOPE", "reason": "No tenant found for this scopeuuid: nothing"})
     await until(lambda: service.stored() == 1)

@@ -4,12 +4,11 @@ Cookies are neither sent nor read: treq fails on those that are not in ASCII. A 
 its host, and take an IPv6 address for a name.
 """
 
-from http.cookiejar import DefaultCookiePolicy
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Self, cast
 
 from hyperlink import EncodedURL
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar
 from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.http_headers import Headers
@@ -28,7 +27,7 @@ class PlainClient:
             agent: What sends a request.
         """
         self._clock = cast("Any", clock)
-        no_cookies = IndexableCookieJar(DefaultCookiePolicy(allowed_domains=()))
+        no_cookies: Any = CookieJar(DefaultCookiePolicy(allowed_domains=()))  # treq's own kind is not in older ones
         self._client = HTTPClient(_WithoutCookies(agent), no_cookies)
 
     def request(
