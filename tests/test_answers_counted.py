@@ -10,7 +10,6 @@ from twisted.web.resource import Resource
 from axcollector.core.tally import Tally
 from axcollector.site import IngestSite
 from tests.fakes import HeldThread
-
 from tests.test_usual import Catalogued, catalog_of_one
 from tests.test_webapi import ACME, JSON, Stand
 from tests.wire import Connection, request
