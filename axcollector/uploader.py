@@ -212,7 +212,7 @@ class Uploader(Service):
     async def _upload(self, file: StagedFile) -> None:
         authorities = self._store.authorities(file.tenant)
         self._pauses.begin(file, authorities)
-        begun = self._clock.seconds()
+        begun = self.outcomes.begun(self._clock.seconds(), alone=not self._puts)
         try:
             await self._put(file)
         except Paused as exc:

@@ -8,7 +8,7 @@ import pytest
 from axcollector.collector import Collector
 from axcollector.core.errors import TenantRefused, UploadFailed
 from axcollector.core.status import Check, Status
-from axcollector.gathering import STUCK_SECONDS, STUCK_UPLOAD_SECONDS
+from axcollector.gathering import SLOW_SECONDS, STUCK_SECONDS, STUCK_UPLOAD_SECONDS
 from axcollector.registry import Registry
 from tests.fake_stores import MemoryStore
 from tests.test_collector import Reactor, collector_in
@@ -150,6 +150,38 @@ def test_an_uploader_that_is_stuck(place: Place) -> None:
     place.store.step()
     place.until(lambda: place.uploads["delivered"] == 1)
     assert place.collector.status().ready
+
+
+def test_a_store_that_does_not_answer(place: Place) -> None:
+    """It is told long before an upload counts as stuck: nothing else has said that it is well."""
+    place.store.is_slow = True
+    place.reactor.advance(10 * SLOW_SECONDS)
+    place.until(lambda: place.checks["uploader"].ok)
+    place.send(RECORD)
+    place.until(lambda: place.collector.status().delivery.under_way == 1)
+    assert place.checks["store"].reason.startswith("Not known yet")
+    place.reactor.advance(SLOW_SECONDS + 1)
+    store = place.checks["store"]
+    assert (store.ok, store.required) == (False, False)
+    assert store.reason.startswith("It does not answer: 1 uploads are under way, and none has ended for 12")
+    assert place.collector.status().ready
+    place.store.is_slow = False
+    place.store.step()
+    place.until(lambda: place.uploads["delivered"] == 1)
+    assert place.checks["store"] == Check(ok=True, required=False)
+
+
+def test_sweeps_that_are_rare(tmp_path: Path) -> None:
+    """Between two of them nothing is stuck, however long that is."""
+    reactor = Reactor()
+    collector = collector_in(tmp_path, reactor, MemoryStore(), upload_interval=7200)
+    collector.startService()
+    reactor.turn_until(collector.directory.ready)
+    reactor.advance(7100)
+    assert collector.checks()["uploader"].ok
+    reactor.advance(STUCK_SECONDS + 200)
+    reactor.turn_until(lambda: collector.checks()["uploader"].ok)
+    reactor.wait(collector.stopService())
 
 
 def test_an_uploader_with_nothing_to_do(place: Place) -> None:
