@@ -157,8 +157,10 @@ class Gathering:
             problem = "Not known yet: nothing was sent to it since the start"
         if problem is not None:
             return Check(ok=False, reason=problem, required=False)
-        paused = [f"{each.authority} is paused: {each.reason}" for each in self.stations.uploader.status().paused]
-        return Check(ok=True, reason=f"{len(paused)} paused, the first: {paused[0]}" if paused else "", required=False)
+        status, said = self.stations.uploader.status(), ""
+        for first in status.paused[:1]:
+            said = f"{status.paused_count} paused, the first: {first.authority} is paused: {first.reason}"
+        return Check(ok=True, reason=said, required=False)
 
     def _silence(self, stations: Stations, now: float) -> str | None:
         """Why the store seems not to answer at all; None: it does, or is not asked."""
@@ -238,6 +240,8 @@ def _delivery(stations: Stations | None) -> DeliveryStatus:
         lag_seconds=outcomes.lag_seconds,
         under_way=status.in_flight,
         paused=[Paused(each.authority, each.reason, each.until) for each in status.paused],
+        paused_count=status.paused_count,
+        paused_until=status.paused_until,
         failed=[FailedBucket(each.bucket, each.bytes, outcomes.reason_of(each.bucket)) for each in failed],
         salvaged_batches=sum(splitter.salvaged for splitter in stations.splitters),
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from axcollector.collector import Collector
+from axcollector.core.delivery import PAUSES_TOLD
 from axcollector.core.errors import TenantRefused, UploadFailed
 from axcollector.core.status import Check, Status
 from axcollector.gathering import SLOW_SECONDS, STUCK_SECONDS, STUCK_UPLOAD_SECONDS
@@ -119,6 +120,24 @@ def test_a_tenant_that_is_paused(place: Place) -> None:
     place.until(lambda: place.uploads["delivered"] == 1)
     store = place.checks["store"]
     assert (store.ok, store.reason) == (True, "1 paused, the first: signer: acme is paused: no")
+
+
+def test_very_many_tenants_that_are_paused(place: Place) -> None:
+    """They are counted; so many are told one by one that a look every two seconds costs nothing."""
+    uploader = place.collector.uploader
+    assert uploader is not None
+    place.store.refuse = lambda tenant, key: TenantRefused(f"signer: {tenant}", "no", 300.0)
+    tenants = PAUSES_TOLD + 1
+    with Registry.open(place.collector.config.registry_file) as registry:
+        scopes = [registry.add_scope(f"org{number}", "prod").id for number in range(tenants)]
+    place.until(lambda: place.collector.sync.catalog.tenant_of_scope(scopes[-1]) is not None)
+    for scope in scopes:
+        place.reactor.wait(place.collector.submit(scope, [RECORD]))
+    place.until(lambda: place.uploads["paused"] == tenants)
+    delivery = place.collector.status().delivery
+    assert (len(delivery.paused), delivery.paused_count) == (PAUSES_TOLD, tenants)
+    assert delivery.paused_until is not None
+    assert delivery.paused_until >= max(each.until for each in delivery.paused)
 
 
 def test_a_store_that_refuses(place: Place) -> None:
