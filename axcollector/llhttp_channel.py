@@ -175,8 +175,11 @@ class LlhttpChannel(BoundedChannel):
         return True
 
     def _take_of_chunks(self, message: Message, chunks: Chunks) -> bool:
-        length = chunks.take(self._buffer)
-        self._buffer = self._buffer[length:]
+        data, start, length = self._buffer, 0, 1
+        while length and start < len(data) and not (chunks.complete or chunks.problem):
+            length = chunks.take(data, start)
+            start += length
+        self._buffer = data[start:]  # once: there may be thousands of chunks in one read
         if self._cut_for(chunks.problem):
             return False
         if chunks.complete:
