@@ -123,7 +123,7 @@ class RecordBuffer(Service):
             self._gathering.lose("stopped")
             return self._no_room("The buffer is stopped")
         try:
-            text = record if type(record) is bytes else text_of(record)
+            text = text_of(record)
         except Rejected as exc:
             self._gathering.refuse(exc.code)
             self._refusals.note(scope, 1, exc.reason)

@@ -39,7 +39,7 @@ from axcollector.core.errors import (
     Unreachable,
     UploadFailed,
 )
-from axcollector.core.recordtext import Record, text_of
+from axcollector.core.recordtext import Record, texts_of
 from axcollector.core.retry import Backoff, parse_date, parse_retry_after
 from axcollector.disk import Disk
 from axcollector.fleet import Fleet
@@ -164,7 +164,7 @@ class Client(Service):
     async def _submit(self, scope: str, records: Sequence[Record]) -> int:
         if not self.running:
             raise NotReady
-        texts = [text_of(record) for record in records]
+        texts = texts_of(records)
         if self._spool is not None and texts:
             return await self._spool.submit(scope, texts)
         return await self._send(scope, texts, self._retry_seconds)
