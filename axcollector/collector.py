@@ -17,13 +17,14 @@ from twisted.internet import defer
 from axcollector.access import Access
 from axcollector.config import Config
 from axcollector.core.errors import ConfigError
+from axcollector.core.recordtext import Record
 from axcollector.core.status import Check, Status
 from axcollector.core.tally import Tally
 from axcollector.core.traffic import Traffic
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
-from axcollector.intake import Intake, Record
+from axcollector.intake import Intake
 from axcollector.plans import shared_threads
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine

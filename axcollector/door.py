@@ -151,15 +151,18 @@ class Door:
             report(self._log, "a usual request failed in a way nobody foresaw")
             return None
 
-    def keep(self, asked: Asked, batch: Batch, done: Callable[[Answer], object]) -> None:
-        """Make a batch of `usual_batch` durable, which came just now, and call `done` with the request's answer."""
+    def keep(self, asked: Asked, batch: Batch, done: Callable[[Answer], bool]) -> None:
+        """Make a batch of `usual_batch` durable, which came just now, and call `done` with the request's answer.
+
+        It says whether there was still somebody to send that to: who has hung up is counted as such here, too.
+        """
         intake = self._collector.intake
         intake.keep(batch, partial(self._kept, asked.route, intake.taken(batch), done))
 
-    def _kept(self, route: Route, taken: Taken, done: Callable[[Answer], object], failure: Failure | None) -> None:
+    def _kept(self, route: Route, taken: Taken, done: Callable[[Answer], bool], failure: Failure | None) -> None:
         problem = None if failure is None else failure.value
         answer = answers.taken(*taken) if problem is None else answers.of_problem(problem, self._log)
-        done(self._said(route, answer))
+        self._said(route, answer if done(answer) else answers.UNHEARD)
 
     # What is answered in full
 

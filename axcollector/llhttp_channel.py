@@ -241,14 +241,15 @@ class LlhttpChannel(BoundedChannel):
             self._learn(message)
         self._answer_with(self._whole(answer, message.version))
 
-    def _answer_usual(self, answer: Answer) -> None:
-        """A usual request is answered, unless its client has gone."""
+    def _answer_usual(self, answer: Answer) -> bool:
+        """A usual request is answered, unless its client has gone; whether it is."""
         if self._is_over:
-            return
+            return False
         self.site.pending.held -= self._held
         self._held = 0
         is_usual = self.persistent and not answer.headers
         self._answer_with(self.site.usual_answer(answer) if is_usual else self._whole(answer, b"HTTP/1.1"))
+        return True
 
     def _whole(self, answer: Answer, version: bytes) -> bytes:
         return answers.whole(answer, version, self.site.usual_headers(), persistent=bool(self.persistent))
