@@ -36,6 +36,10 @@ class Answer(NamedTuple):
     code: str = "ACCEPTED"
 
 
+UNHEARD: Final = Answer(503, b"", code=BROKEN_OFF)
+"""What a request is counted as whose client has hung up; nobody is sent it."""
+
+
 @lru_cache(maxsize=256)
 def taken(count: int, quarantined: int | None = None) -> Answer:
     """The 200 that says so many records are durable; most say one of a few numbers."""

@@ -33,6 +33,7 @@ INLINE_BYTES = 1 << 19
 """Bodies up to this size, after gunzip, are taken apart where they are; it costs a few milliseconds."""
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Refusal)
 
 
 class Taken(NamedTuple):
@@ -99,7 +100,7 @@ class _LargeBody:
         return result
 
 
-def without_trace(refusal: Refusal) -> Refusal:
+def without_trace(refusal: R) -> R:
     """A refusal that does not hold on to what was refused: the calls that found it have the whole body, inflated."""
     refusal.__cause__ = refusal.__context__ = None
     return refusal.with_traceback(None)
