@@ -21,7 +21,7 @@ from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import JSONText, NeedsCare, Payload
 from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
-from axcollector.core.recordtext import Record, body_of, texts_of
+from axcollector.core.recordtext import Record, body_from
 from axcollector.core.unpacking import Limits
 from axcollector.fairness import FairLock
 from axcollector.room import Lack
@@ -279,7 +279,7 @@ class Intake:
         What JSON cannot say is no record that could be set aside: it refuses them all.
         """
         self.check_room()
-        body = body_of(texts_of(given))  # before anything is waited for: the caller may change them meanwhile
+        body = body_from(given)  # before anything is waited for: the caller may change them meanwhile
         tenant = await self.directory.tenant_for_scope(scope)
 
         async def known_tenant(_: Payload) -> Tenant:

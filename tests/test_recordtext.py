@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from axcollector.core.errors import Rejected
-from axcollector.core.recordtext import body_of, text_of, texts_of
+from axcollector.core.recordtext import body_from, body_of, text_of, texts_of
 
 
 @dataclasses.dataclass
@@ -90,6 +90,30 @@ def test_texts_that_are_not(text: bytes) -> None:
     if text.strip():
         with pytest.raises(Rejected):
             text_of(raw)
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [],
+        [{"n": 1}, {"s": "\ud800"}],
+        [{"n": None}, b"{}"],
+        ({"n": {3}}, {"m": 2}),
+        [{"n": dt.date(2026, 1, 2)}],
+        [{"n": "null"}, collections.UserDict(a=1)],
+    ],
+)
+def test_bodies(records: Any) -> None:
+    """Whichever way they are made, they say the same."""
+    assert body_from(records) == body_from(iter(records)) == body_of(texts_of(records))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), object(), msgspec.Raw(b"1},{"), msgspec.Raw(b'1}],"records":[{')])
+def test_bodies_that_cannot_be(bad: object) -> None:
+    """The same is refused, with its place."""
+    records: Any = [{"n": 1}, {"n": bad}]
+    with pytest.raises(Rejected, match=r"\(record 1\)$"):
+        body_from(records)
 
 
 def test_which_one_of_a_batch() -> None:
