@@ -17,8 +17,8 @@ the only transition. To know the package, read it in this order:
    `core/status`, `core/traffic`, `core/tally`, `stages`, `surveying`, `gathering`: what it says of itself.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.
-7. `threads`, `services`, `on_stop`: what works beside the reactor. `config_keys`, `config`, `destination`, `plans`,
-   `upstream`, `ingesting`, `delivering`, `collector`: the whole, put together.
+7. `threads`, `services`, `unwaited`, `on_stop`: what works beside the reactor. `config_keys`, `config`, `destination`,
+   `plans`, `upstream`, `ingesting`, `delivering`, `collector`: the whole, put together.
 8. `heads`, `reception`, `conversation`, `connections`: what is asked of connections; `channel`, `twisted_channel`,
    `llhttp_parts`, `usual`, `outlet`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`,
    `core/rates`, `access`: what is asked of requests; `running`, `routes`, `door`, `openapi`, `webapi`, `admin/`,

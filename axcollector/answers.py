@@ -22,7 +22,7 @@ BROKEN_OFF: Final = "BROKEN_OFF"
 
 
 class Answer(NamedTuple):
-    """An answer.
+    """An answer; answers are kept by what they are (`IngestSite.usual_answer`), so nothing in one can be changed.
 
     Attributes:
         status: Its status.
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     code: str = "ACCEPTED"
 
 
@@ -62,13 +62,13 @@ def error(code: str, reason: str) -> bytes:
     return msgspec.json.encode({"errorCode": code, "reason": reason.encode(errors="replace").decode()})
 
 
-def headers_of(refusal: Refusal) -> list[tuple[bytes, bytes]]:
+def headers_of(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
     """The headers that say what to do about a refusal, beside the usual ones."""
     if isinstance(refusal, Rejected) and refusal.code == "UNAUTHORIZED":
-        return [(b"WWW-Authenticate", refusal.challenge.encode())]
+        return ((b"WWW-Authenticate", refusal.challenge.encode()),)
     if refusal.retry_after is None:
-        return []
-    return [(b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after)))]
+        return ()
+    return ((b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after))),)
 
 
 def of_refusal(refusal: Refusal) -> Answer:

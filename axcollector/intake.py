@@ -4,8 +4,7 @@ With caching nothing in it waits but the commit, and a large body: that one is t
 reactor goes on turning.
 """
 
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
@@ -22,6 +21,7 @@ from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import JSONText, NeedsCare, Payload
 from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
+from axcollector.core.recordtext import Record, body_from
 from axcollector.core.traces import without_trace
 from axcollector.core.unpacking import Limits
 from axcollector.fairness import FairLock
@@ -34,7 +34,6 @@ INLINE_BYTES = 1 << 19
 """Bodies up to this size, after gunzip, are taken apart where they are; it costs a few milliseconds."""
 
 T = TypeVar("T")
-Record = Mapping[str, object] | bytes
 
 
 class Taken(NamedTuple):
@@ -274,20 +273,10 @@ class Intake:
         What JSON cannot say is no record that could be set aside: it refuses them all.
         """
         self.check_room()
+        body = body_from(given)  # before anything is waited for: the caller may change them meanwhile
         tenant = await self.directory.tenant_for_scope(scope)
-        body = b'{"records":[%b]}' % b",".join(map(_text_of, given))
 
         async def known_tenant(_: Payload) -> Tenant:
             return tenant
 
         return (await self.take(body, None, known_tenant, scope, tenant.id)).accepted
-
-
-def _text_of(record: Record) -> bytes:
-    """A record's JSON; by the standard library, because others write NaN as null and sets as lists."""
-    if isinstance(record, bytes):
-        return record
-    try:
-        return json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise Rejected("BAD_DATA", f"A record cannot be written as JSON: {exc}") from exc

@@ -93,7 +93,8 @@ class Spool:
         now = self._clock.seconds()
         if self._began_at is not None and now - self._began_at > STUCK_SECONDS:
             return f"A commit has been under way for {now - self._began_at:.0f} s: the disk does not answer"
-        return "The last commit failed" if self.failing and now - self._failed_at <= DOUBT_SECONDS else None
+        # One that lies ahead was before the clock was set back, nobody knows how long.
+        return "The last commit failed" if self.failing and 0 <= now - self._failed_at <= DOUBT_SECONDS else None
 
     def check_room(self) -> None:
         """Refuse what could not be taken now.

@@ -241,7 +241,7 @@ class Uploader(Service):
 
     async def _put(self, file: StagedFile) -> None:
         key = layout.key_of_file(file.start, file.name)
-        self._puts[file] = self._store.put(file.tenant, key, self._backlog.path(file))
+        self._puts[file] = defer.ensureDeferred(self._store.put(file.tenant, key, self._backlog.path(file)))
         try:
             await self._puts[file]
         finally:

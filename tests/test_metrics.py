@@ -29,7 +29,8 @@ from axcollector.core.status import (
     Status,
     WorkerStatus,
 )
-from tests.promtool import check_metrics, check_rules, families_in, faults_in, names_in, needs_promtool
+from tests.docs_blocks import blocks
+from tests.promtool import check_config, check_metrics, check_rules, families_in, faults_in, names_in, needs_promtool
 from tests.wire import Answer, Connection, request
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
@@ -281,6 +282,15 @@ def test_the_rules_warn_of_what_they_should() -> None:
         )
     } <= names
     assert all({"summary", "description"} == rule["annotations"].keys() for rule in group["rules"])
+
+
+@needs_promtool
+def test_the_page_tells_prometheus_whom_to_ask(tmp_path: Path) -> None:
+    """Prometheus takes the configuration that is shown."""
+    (block,) = blocks("metrics.rst", "yaml")
+    (tmp_path / "prometheus.yml").write_text(block.text)
+    status, said = check_config(tmp_path / "prometheus.yml")
+    assert (status, "SUCCESS" in said) == (0, True), said
 
 
 @needs_promtool
