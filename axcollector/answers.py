@@ -14,6 +14,7 @@ from twisted.web.iweb import IRequest
 
 from axcollector.bugs import report
 from axcollector.core.errors import Overloaded, Refusal, Rejected
+from axcollector.core.traces import without_trace
 
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
 BROKEN_OFF: Final = "BROKEN_OFF"
@@ -80,7 +81,7 @@ def of_problem(problem: BaseException, log: Logger) -> Answer:
     if isinstance(problem, defer.CancelledError):  # a thread that was to work on it has stopped, or nobody listens
         return of_refusal(Overloaded("The service is stopping"))._replace(code=BROKEN_OFF)
     if isinstance(problem, Refusal):
-        return of_refusal(problem)
+        return of_refusal(without_trace(problem))
     report(log, "a request failed in a way nobody foresaw", Failure(problem))
     code = "INTERNAL_SERVER_ERROR"
     return Answer(500, error(code, "The request could not be processed"), code=code)

@@ -18,6 +18,7 @@ from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch
 from axcollector.core.tally import Tally
+from axcollector.core.traces import without_trace
 from axcollector.journal import JournalWriter
 from axcollector.quarantine import Quarantine
 from axcollector.services import Worker
@@ -115,8 +116,8 @@ class Spool:
         result: defer.Deferred[None] = defer.Deferred()
         try:
             self.put(batch, partial(_tell, result))
-        except (Overloaded, SpoolFailed):
-            result.errback(Failure())
+        except (Overloaded, SpoolFailed) as exc:
+            result.errback(Failure(without_trace(exc)))
         return result
 
     def put(self, batch: Batch, waiter: _Waiter) -> None:
