@@ -4,7 +4,7 @@ Data flows one way, through stations: door, rules, journal, buckets, store. In m
 immutable `Batch` forward; on disk the directory that a thing lies in is its state, and a rename or an unlink is
 the only transition. To know the package, read it in this order:
 
-1. `core/errors`, `core/model`: what can go wrong, and the values that everything speaks of.
+1. `core/errors`, `core/traces`, `core/model`: what can go wrong, and the values that everything speaks of.
 2. `core/payload`, `core/records`: from a request's body to a `Batch`.
 3. `core/frames`, `core/stamps`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which
    write.

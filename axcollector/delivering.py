@@ -250,6 +250,8 @@ class Delivering(Service):
         problems = dict(self._upstream.problems())
         if problems["catalog"] is not None and self._transicator is not None and self._transicator.trouble:
             problems["catalog"] = f"no snapshot yet: {self._transicator.trouble}"
+        if not self._room.is_measured:
+            problems["spool"] = problems["spool"] or "Whether there is room is not known yet: it is being measured"
         return {**problems, "uploader": self._gathering.uploader_problem()}
 
     def checks(self) -> Mapping[str, Check]:

@@ -21,7 +21,8 @@ from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal, 
 from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import Payload
 from axcollector.core.tally import Tally
-from axcollector.intake import Intake, Taken, without_trace
+from axcollector.core.traces import without_trace
+from axcollector.intake import Intake, Taken
 from axcollector.reception import Reception
 from axcollector.routes import IN_BODY, Asked, Enter, Route, Routes
 from axcollector.sync.directory import Directory

@@ -22,6 +22,7 @@ from axcollector.core.payload import JSONText, NeedsCare, Payload
 from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
 from axcollector.core.recordtext import Record, body_from
+from axcollector.core.traces import without_trace
 from axcollector.core.unpacking import Limits
 from axcollector.fairness import FairLock
 from axcollector.room import Lack
@@ -98,12 +99,6 @@ class _LargeBody:
         if result.called:  # it was not begun, or is done already
             self._sizes.pop(step, None)
         return result
-
-
-def without_trace(refusal: R) -> R:
-    """A refusal that does not hold on to what was refused: the calls that found it have the whole body, inflated."""
-    refusal.__cause__ = refusal.__context__ = None
-    return refusal.with_traceback(None)
 
 
 class Intake:

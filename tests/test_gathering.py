@@ -89,6 +89,27 @@ def test_of_a_store_nothing_is_known_before_the_first_file(place: Place) -> None
     assert place.checks["store"] == Check(ok=True, required=False)
 
 
+def test_a_spool_that_is_full_from_the_start(tmp_path: Path) -> None:
+    """It is not said to have room before somebody has looked, however long that takes."""
+    reactor = Reactor()
+    bucket = tmp_path / "data" / "ax" / "failed" / "acme~prod~20260102030400"
+    for directory in (*reversed(bucket.parents), bucket):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    (bucket / "whatever").write_bytes(bytes(100))
+    collector = collector_in(tmp_path, reactor, MemoryStore(), spool_quota_bytes=99)
+    collector.startService()
+    said = []
+
+    def is_known() -> bool:
+        said.append(collector.checks()["spool"])
+        return "its quota" in said[-1].reason
+
+    assert collector.checks()["spool"].reason == "Whether there is room is not known yet: it is being measured"
+    reactor.turn_until(is_known)
+    assert [each.ok for each in said] == [False] * len(said)
+    reactor.wait(collector.stopService())
+
+
 def test_a_store_that_is_away(place: Place) -> None:
     """It is told since when and why; the collector stays ready, and it is well again after the next file."""
     place.store.up = False
