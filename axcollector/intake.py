@@ -34,7 +34,6 @@ INLINE_BYTES = 1 << 19
 """Bodies up to this size, after gunzip, are taken apart where they are; it costs a few milliseconds."""
 
 T = TypeVar("T")
-R = TypeVar("R", bound=Refusal)
 
 
 class Taken(NamedTuple):

@@ -1,9 +1,13 @@
 """Refusals without what led to them. A traceback holds the calls it shows, and those hold the body that was refused."""
 
+from typing import TypeVar
+
 from axcollector.core.errors import Refusal
 
+R = TypeVar("R", bound=Refusal)
 
-def without_trace(refusal: Refusal) -> Refusal:
+
+def without_trace(refusal: R) -> R:
     """A refusal that does not hold on to what was refused: the calls that found it have the whole body, inflated.
 
     Nobody reads where a refusal comes from. With that, it is often a part of a circle, which only the garbage collector
