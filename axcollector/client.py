@@ -26,7 +26,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IPolicyForHTTPS
 
 from axcollector import __version__
-from axcollector.client_requests import Direct, Request, checked_urls, path_of, trusting
+from axcollector.client_requests import Direct, Request, checked_urls, path_of, token_from, trusting
 from axcollector.client_spool import ClientSpool
 from axcollector.core import remote
 from axcollector.core.bounds import Spooled
@@ -261,7 +261,7 @@ class Client(Service):
             "User-Agent": f"axcollector/{__version__}",
             **({"Content-Encoding": "gzip"} if request.is_packed else {}),
         }
-        token = self._token() if callable(self._token) else self._token
+        token = token_from(self._token)
         if token:
             headers = {**headers, "Authorization": f"Bearer {token}"}
         return Headers({name: [value] for name, value in headers.items()})

@@ -12,7 +12,7 @@ from twisted.web.client import BrowserLikePolicyForHTTPS
 from twisted.web.iweb import IPolicyForHTTPS
 
 from axcollector.core import deflate
-from axcollector.core.errors import ConfigError, Rejected
+from axcollector.core.errors import ConfigError, Rejected, Unreachable
 from axcollector.core.recordtext import Record, body_of, texts_of
 
 _WORTH_PACKING_BYTES: Final = 1 << 10
@@ -54,6 +54,18 @@ def path_of(base_path: str, scope: str) -> str:
     if not quoted:
         raise Rejected("UNKNOWN_SCOPE", f"No tenant found for this scopeuuid: {scope!r}")
     return f"{base_path}/{quoted}"
+
+
+def token_from(given: str | Callable[[], str | None] | None) -> str | None:
+    """The token to send.
+
+    Raises:
+        Unreachable: What was to give it fails; that may pass, as where a file is being replaced.
+    """
+    try:
+        return given() if callable(given) else given
+    except Exception as exc:
+        raise Unreachable(f"the function that gives the token fails: {type(exc).__name__}") from exc
 
 
 def checked_urls(urls: Sequence[str]) -> Sequence[str]:

@@ -377,6 +377,24 @@ async def test_cancelled_while_it_is_under_way() -> None:
 
 
 @pytest_twisted.ensureDeferred
+async def test_a_token_that_cannot_be_had() -> None:
+    """That may pass: it is as if no collector could be reached, and what it says stays where it is."""
+    tokens: list[str] = []
+    async with Stand(1, token=lambda: tokens[0]) as stand:
+        submitting = stand.client.submit("a", [GOOD])
+        await until(stand.waits)
+        tokens.append("secret")
+        stand.clock.advance(1)
+        assert await submitting == 1
+        assert stand.servers[0].requests[0][1][b"authorization"] == b"bearer secret"
+        tokens.clear()
+        failing = stand.client.submit("a", [GOOD])
+        await until(stand.waits)
+        stand.clock.advance(30)
+        assert "the function that gives the token fails: IndexError" in (await stand.fails(failing)).reason
+
+
+@pytest_twisted.ensureDeferred
 async def test_a_buffer_is_stopped_while_no_answer_comes(tmp_path: Path) -> None:
     """With a spool nothing is lost then: all of it is on disk, and the stop takes no longer than it may."""
     async with Stand(1, spool_directory=str(tmp_path)) as stand:
