@@ -52,7 +52,6 @@ def test_what_a_unit_adds(here: Path, capsys: Capture) -> None:
     assert run(path, "--", "--workers", "-3") == 1
     assert "would not start" in capsys.readouterr().err
     assert run(path, "--", "--nonesuch") == 1
-    assert "axcollector cannot start: option --nonesuch not recognized" in capsys.readouterr().err
     for wrong in (["--config", "other.yaml"], ["other.yaml"]):
         assert run(path, "--", *wrong) == 2
 
