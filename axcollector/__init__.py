@@ -4,7 +4,7 @@ Data flows one way, through stations: door, rules, journal, buckets, store. In m
 immutable `Batch` forward; on disk the directory that a thing lies in is its state, and a rename or an unlink is
 the only transition. To know the package, read it in this order:
 
-1. `core/errors`, `core/model`: what can go wrong, and the values that everything speaks of.
+1. `core/errors`, `core/traces`, `core/model`: what can go wrong, and the values that everything speaks of.
 2. `core/payload`, `core/records`: from a request's body to a `Batch`.
 3. `core/frames`, `core/stamps`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which
    write.
@@ -17,8 +17,8 @@ the only transition. To know the package, read it in this order:
    `core/status`, `core/traffic`, `core/tally`, `stages`, `surveying`, `gathering`: what it says of itself.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.
-7. `threads`, `services`, `on_stop`: what works beside the reactor. `config_keys`, `config`, `destination`, `plans`,
-   `upstream`, `ingesting`, `delivering`, `collector`: the whole, put together.
+7. `threads`, `services`, `unwaited`, `on_stop`: what works beside the reactor. `config_keys`, `config`, `destination`,
+   `plans`, `upstream`, `ingesting`, `delivering`, `collector`: the whole, put together.
 8. `heads`, `reception`, `conversation`, `connections`: what is asked of connections; `channel`, `twisted_channel`,
    `llhttp_parts`, `usual`, `outlet`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`,
    `core/rates`, `access`: what is asked of requests; `running`, `routes`, `door`, `openapi`, `webapi`, `admin/`,

@@ -9,7 +9,8 @@ Tokens are looked up in memory and scopes, with caching, in the catalog: it cost
 
 The refusal of a scope that sends too much is held back for a second. Clients that send the next batch as soon as they
 have their answer would else ask thousands of times a second, and though each question costs little, the clients of
-other scopes would wait behind them all.
+other scopes would wait behind them all. The same goes for those without a good token, once they are many: a few a
+second are told at once, because some clients ask first without the credentials that they have.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -32,7 +33,10 @@ HOLD_BACK_SECONDS: Final = 1.0
 """So long the refusal of a scope that sends too much is held back; none is told to come again sooner."""
 
 MOST_HELD_BACK: Final = 500
-"""So many refusals are held back at a time."""
+"""So many refusals are held back at a time; half as many of strangers, who are not to take all places."""
+
+STRANGERS_A_SECOND: Final = 50
+"""So many who have no token that is good for what they ask are told so at once."""
 
 
 class Tokens(Protocol):
@@ -66,6 +70,8 @@ class Access(Service):
         self.tokens = tokens
         self.rates = Rates(limits) if limits else None
         self._held: set[defer.Deferred[None]] = set()
+        self._second = 0
+        self._strangers = 0
 
     def stopService(self) -> None:
         """Hold nothing back any more."""
@@ -99,9 +105,17 @@ class Access(Service):
         """A request has come, with these values of `Authorization` headers."""
         return Visit(self, authorization)
 
-    async def hold_back(self) -> float:
+    async def hold_back_stranger(self) -> float:
+        """As `hold_back`, for one who has no good token; only where there are many."""
+        second = int(self.clock.seconds())
+        if second != self._second:
+            self._second, self._strangers = second, 0
+        self._strangers += 1
+        return await self.hold_back(MOST_HELD_BACK // 2) if self._strangers > STRANGERS_A_SECOND else 0.0
+
+    async def hold_back(self, most: int = MOST_HELD_BACK) -> float:
         """Wait with a refusal, unless so many wait already that their connections would be missed. For how long."""
-        if not self.running or len(self._held) >= MOST_HELD_BACK:
+        if not self.running or len(self._held) >= most:
             return 0.0
         begun = self.clock.seconds()
         held: defer.Deferred[None] = defer.Deferred()

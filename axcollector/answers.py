@@ -14,6 +14,7 @@ from twisted.web.iweb import IRequest
 
 from axcollector.bugs import report
 from axcollector.core.errors import Overloaded, Refusal, Rejected
+from axcollector.core.traces import without_trace
 
 CONTENT_TYPE: Final = b"application/json; charset=utf-8"
 BROKEN_OFF: Final = "BROKEN_OFF"
@@ -21,7 +22,7 @@ BROKEN_OFF: Final = "BROKEN_OFF"
 
 
 class Answer(NamedTuple):
-    """An answer.
+    """An answer; answers are kept by what they are (`IngestSite.usual_answer`), so nothing in one can be changed.
 
     Attributes:
         status: Its status.
@@ -32,8 +33,12 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     code: str = "ACCEPTED"
+
+
+UNHEARD: Final = Answer(503, b"", code=BROKEN_OFF)
+"""What a request is counted as whose client has hung up; nobody is sent it."""
 
 
 @lru_cache(maxsize=256)
@@ -57,13 +62,13 @@ def error(code: str, reason: str) -> bytes:
     return msgspec.json.encode({"errorCode": code, "reason": reason.encode(errors="replace").decode()})
 
 
-def headers_of(refusal: Refusal) -> list[tuple[bytes, bytes]]:
+def headers_of(refusal: Refusal) -> tuple[tuple[bytes, bytes], ...]:
     """The headers that say what to do about a refusal, beside the usual ones."""
     if isinstance(refusal, Rejected) and refusal.code == "UNAUTHORIZED":
-        return [(b"WWW-Authenticate", refusal.challenge.encode())]
+        return ((b"WWW-Authenticate", refusal.challenge.encode()),)
     if refusal.retry_after is None:
-        return []
-    return [(b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after)))]
+        return ()
+    return ((b"Retry-After", b"%d" % max(1, math.ceil(refusal.retry_after))),)
 
 
 def of_refusal(refusal: Refusal) -> Answer:
@@ -76,7 +81,7 @@ def of_problem(problem: BaseException, log: Logger) -> Answer:
     if isinstance(problem, defer.CancelledError):  # a thread that was to work on it has stopped, or nobody listens
         return of_refusal(Overloaded("The service is stopping"))._replace(code=BROKEN_OFF)
     if isinstance(problem, Refusal):
-        return of_refusal(problem)
+        return of_refusal(without_trace(problem))
     report(log, "a request failed in a way nobody foresaw", Failure(problem))
     code = "INTERNAL_SERVER_ERROR"
     return Answer(500, error(code, "The request could not be processed"), code=code)

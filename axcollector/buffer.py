@@ -28,6 +28,7 @@ from axcollector.core.errors import Overloaded, Rejected
 from axcollector.core.isolation import OF_RECORDS, without_index
 from axcollector.core.queues import Gathering, Queue
 from axcollector.core.recordtext import Record, text_of
+from axcollector.on_stop import Once
 from axcollector.persistent import GivenUp, Persistent, Target
 
 _Waiter = defer.Deferred[None]
@@ -99,6 +100,7 @@ class RecordBuffer(Service):
         self._is_sending = False
         self._is_closed = False
         self._flushed: defer.Deferred[None] | None = None
+        self._stop = Once(self._stop_all)
 
     @property
     def counts(self) -> Counts:
@@ -123,12 +125,14 @@ class RecordBuffer(Service):
             self._gathering.lose("stopped")
             return self._no_room("The buffer is stopped")
         try:
-            text = record if type(record) is bytes else text_of(record)
+            text = text_of(record)
         except Rejected as exc:
             self._gathering.refuse(exc.code)
             self._refusals.note(scope, 1, exc.reason)
             return None
+        displaced = self._gathering.displaced
         queue = self._gathering.offer(scope, text)
+        self._losses.note(scope, self._gathering.displaced - displaced, "the buffer is full, or a record too large")
         if queue is None:
             return self._let_wait(scope, text) if self._full is Full.WAIT else None
         self._look_after(queue)
@@ -151,9 +155,9 @@ class RecordBuffer(Service):
         Raises:
             Exception: What the start of the target raises; nothing is started then.
         """
-        self._owns_target = IService.providedBy(self._target) and not cast("IService", self._target).running
-        if self._owns_target:
+        if IService.providedBy(self._target) and not cast("IService", self._target).running:
             cast("IService", self._target).startService()
+            self._owns_target = True
         self.running = self._is_sending = True
         self._is_closed = False
         self._persistent.begin()
@@ -242,17 +246,20 @@ class RecordBuffer(Service):
 
         Fires when it is taken, at the latest after `stop_seconds`, and then, where the buffer has started its target,
         when that has stopped. What was not taken by then is dropped, counted and told; of a batch that was under way it
-        is not known whether it was taken. Fails with what the stop of the target fails with.
+        is not known whether it was taken. At half of that time a target that has `hurry` (a `Client`) is told so.
+        Fails with what the stop of the target fails with.
         """
         self.running = False
-        return defer.Deferred.fromCoroutine(self._stop())
-
-    async def _stop(self) -> None:
         self._is_closed = True
+        return self._stop.run()
+
+    async def _stop_all(self) -> None:
         for queue in list(self._gathering.queues.values()):
             self._send(queue)
         self._persistent.hurry()
         await self._flush()
+        if self.running:  # it was started again meanwhile
+            return
         self._abandon()
         if self._owns_target:
             self._owns_target = False
@@ -262,10 +269,15 @@ class RecordBuffer(Service):
         if not (self._is_sending and self._gathering.queues):
             return
         self._flushed = defer.Deferred()
-        late = self._clock.callLater(self._stop_seconds, self._flushed.callback, None)
+        hurry = getattr(self._target, "hurry", lambda: None)
+        late = [
+            self._clock.callLater(self._stop_seconds / 2, hurry),
+            self._clock.callLater(self._stop_seconds, self._flushed.callback, None),
+        ]
         await self._flushed
-        if late.active():
-            late.cancel()
+        for each in late:
+            if each.active():
+                each.cancel()
 
     def _abandon(self) -> None:
         """Send nothing any more, and drop what is held yet."""

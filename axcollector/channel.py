@@ -6,6 +6,9 @@ What a head has to be is in `heads`, how large bodies may be in `reception`, how
 Requests sent without waiting for answers are answered one by one. While one is being answered, or answers are not
 taken, the connection is not read from once `BEHIND_BYTES` of what follows have come; and after `_REQUESTS_A_TURN` the
 others get theirs.
+
+A client that sends no more (`shutdown(SHUT_WR)`, as some do behind a request) gets its answers all the same. It cannot
+be told from one that has gone until something is sent to it: so what it has asked, whole, is answered.
 """
 
 # mypy: allow-untyped-calls
@@ -15,11 +18,12 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall, IReactorTime, ITCPTransport
+from twisted.internet.interfaces import IDelayedCall, IHalfCloseableProtocol, IReactorTime, ITCPTransport
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from axcollector import heads
 from axcollector.answers import Answer
@@ -119,6 +123,7 @@ class IngestRequest(Request):
         self.content = self.incoming.content
 
 
+@implementer(IHalfCloseableProtocol)
 class BoundedChannel(HTTPChannel):
     """A connection: how its requests are answered, in turns, and how it ends."""
 
@@ -129,6 +134,7 @@ class BoundedChannel(HTTPChannel):
     _host: str | None = None
     _answered = 0
     _behind = 0
+    _sends_no_more = False
     _next_turn: IDelayedCall | None = None
 
     def callLater(self, period: float, func: Callable[[], object]) -> IDelayedCall:
@@ -198,8 +204,24 @@ class BoundedChannel(HTTPChannel):
         if not (self._handlingRequest or self._waitingForTransport or self.conversation.closing):
             self._networkProducer.resumeProducing()
             self.dataReceived(b"")
+            self._close_if_done()
 
     # What ends it
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more; said again where it is tried to read more."""
+        if not self._sends_no_more:
+            self._sends_no_more = True
+            self.conversation.sends_no_more()
+        self._close_if_done()
+
+    def writeConnectionLost(self) -> None:
+        """We send no more, which is never so while the connection is open."""
+
+    def _close_if_done(self) -> None:
+        """Close where nothing can be asked any more and all that was asked is answered; called behind each answer."""
+        if self._sends_no_more and not (self._busyReceiving or self.paused or self._handlingRequest):
+            self.loseConnection()
 
     def _count_cut(self, why: Cut) -> None:
         self.site.tally.answered("other", int(why.status[:3]), why.code)

@@ -18,7 +18,7 @@ import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet import defer
@@ -39,15 +39,14 @@ from axcollector.core.errors import (
     Unreachable,
     UploadFailed,
 )
-from axcollector.core.recordtext import Record, text_of
+from axcollector.core.recordtext import Record, texts_of
 from axcollector.core.retry import Backoff, parse_date, parse_retry_after
 from axcollector.disk import Disk
 from axcollector.fleet import Fleet
+from axcollector.on_stop import Once
 from axcollector.services import Rest, WorkThread
 from axcollector.stores.limits import Patience
 from axcollector.stores.transfer import Question, Transfer
-
-T = TypeVar("T")
 
 BACKOFF: Final = Backoff(first_seconds=1.0, ceiling_seconds=30.0, floor_seconds=0.1)
 STOP_SECONDS: Final = 5.0
@@ -113,6 +112,7 @@ class Client(Service):
         self._under_way: set[defer.Deferred[int]] = set()
         self._rests: dict[Rest, None] = {}
         self._idle: defer.Deferred[None] | None = None
+        self._stop = Once(self._stop_all)
         self._spool: ClientSpool | None = None
         if spool_directory is not None:
             directory = os.path.abspath(spool_directory)
@@ -141,6 +141,11 @@ class Client(Service):
         """What lies in the spool, and what has become of what lay there; None: there is none."""
         return None if self._spool is None else self._spool.state
 
+    def hurry(self) -> None:
+        """Wait no longer for answers of collectors where there is a spool: what was sent to them goes there, too."""
+        if self._spool is not None:
+            self._spool.hurry()
+
     def submit(self, scope: str, records: Sequence[Record]) -> "defer.Deferred[int]":
         """Send records of the tenant of `scope`, as one batch: each a dict, or the JSON text of one as bytes.
 
@@ -152,19 +157,25 @@ class Client(Service):
         submitting = defer.Deferred.fromCoroutine(self._submit(scope, records))
         result: defer.Deferred[int] = defer.Deferred(lambda _: submitting.cancel())
         self._under_way.add(submitting)
-        submitting.addBoth(self._forget, submitting).addCallbacks(result.callback, result.errback)
+        submitting.addBoth(self._settle, submitting, result)
         return result
 
-    def _forget(self, outcome: T, submitting: "defer.Deferred[int]") -> T:
+    def _settle(
+        self,
+        outcome: Any,  # noqa: ANN401 - a number, or a Failure
+        submitting: "defer.Deferred[int]",
+        result: "defer.Deferred[int]",
+    ) -> None:
         self._under_way.discard(submitting)
         if self._idle is not None and not self._under_way:
             self._idle.callback(None)
-        return outcome
+        if not result.called:  # who cancelled has been told already, and breaking off may take a moment
+            result.callback(outcome)
 
     async def _submit(self, scope: str, records: Sequence[Record]) -> int:
         if not self.running:
             raise NotReady
-        texts = [text_of(record) for record in records]
+        texts = texts_of(records)
         if self._spool is not None and texts:
             return await self._spool.submit(scope, texts)
         return await self._send(scope, texts, self._retry_seconds)
@@ -258,22 +269,24 @@ class Client(Service):
     def stopService(self) -> "defer.Deferred[None]":
         """Wait for no other try any more, and for the requests under way, but not long; then close the connections.
 
-        Fires when that is done. Submits that have not been taken by then fail.
+        Fires when that is done. Submits that have not been taken by then fail; with a spool they are in it.
         """
         self.running = False
-        return defer.Deferred.fromCoroutine(self._stop())
+        return self._stop.run()
 
-    async def _stop(self) -> None:
+    async def _stop_all(self) -> None:
         self._fleet.wake()
         for rest in list(self._rests):
             rest.end()
-        late = self._reactor.callLater(STOP_SECONDS, self._break_off)
+        due = ((STOP_SECONDS / 2, self.hurry), (STOP_SECONDS, self._break_off))
+        late = [self._reactor.callLater(*each) for each in due]
         if self._under_way:
             self._idle = defer.Deferred()
             await self._idle
             self._idle = None
-        if late.active():
-            late.cancel()
+        for each in late:
+            if each.active():
+                each.cancel()
         if self._spool is not None and self._spool.running:
             await self._spool.stopService()
         if self._transfer is not None:

@@ -4,9 +4,11 @@
     {directory}/batches/tmp/{journal}.journal    frames: their tenant is the scope, their lines the records as given
     {directory}/batches/tmp/{journal}.sent       which frames of it were taken: 8 bytes each, number and CRC
     {directory}/refused/{journal}-{frame}.jsonl  records that collectors refuse, each with scope, code and reason
+    {directory}/unreadable/{journal}.journal     journals with damage, whose other frames were sent
 
 A `.sent` file is not synced: a killed process loses nothing of it, and after a power loss frames are sent twice. Its
-CRCs begin with the journal's identity, so that zeros or stale blocks, which a power loss may leave, say nothing.
+CRCs begin with the journal's identity, so that zeros or stale blocks, which a power loss may leave, say nothing. It is
+not needed while the process lives, which remembers what was sent: on a disk that others have filled a spool empties.
 """
 
 import contextlib
@@ -30,7 +32,7 @@ from axcollector.reserve import SplitReserve
 SENT_SUFFIX: Final = ".sent"
 MARGIN_BYTES: Final = 1 << 18
 _ENTRY: Final = struct.Struct(">II")
-_REFUSED: Final = "refused"
+_KEPT: Final = "kept"
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -79,14 +81,14 @@ class Quota(SplitReserve):
         """A journal has so many bytes."""
         self.note_need(identity, size)
 
-    def note_refused(self, size: int) -> None:
-        """So many bytes were refused more."""
-        self.note_need(_REFUSED, self.needs.get(_REFUSED, 0) + size)
+    def note_kept(self, size: int) -> None:
+        """So many bytes more lie there for good: refused or unreadable."""
+        self.note_need(_KEPT, self.needs.get(_KEPT, 0) + size)
 
     @property
     def journals(self) -> Sequence[str]:
         """The identities of the journals that something is in."""
-        return [identity for identity in self.needs if identity != _REFUSED]
+        return [identity for identity in self.needs if identity != _KEPT]
 
     def check(self, size: int, tenants: int) -> None:  # noqa: ARG002 - likewise
         """Refuse a commit of so many bytes for which there is no room.
@@ -103,20 +105,22 @@ class Quota(SplitReserve):
 class SentJournals:
     """Reads journals and keeps how far they were sent; one at a time."""
 
-    def __init__(self, disk: Disk, directory: str, refused_directory: str, quota: Quota) -> None:
+    def __init__(self, disk: Disk, directory: str, kept_directory: str, quota: Quota) -> None:
         """Prepare.
 
         Args:
             disk: The hands.
             directory: Where the journals are.
-            refused_directory: Where refused records go.
+            kept_directory: Where what is refused or unreadable goes, to directories of these names.
             quota: Knows the journals.
         """
         self._disk = disk
         self._directory = directory
-        self._refused_directory = refused_directory
+        self._refused_directory = os.path.join(kept_directory, "refused")
+        self._unreadable_directory = os.path.join(kept_directory, "unreadable")
         self._quota = quota
         self._notes: AppendFile | None = None
+        self._sent_since: dict[str, set[int]] = {}  # by journal, since the start
 
     def prepare(self) -> None:
         """Find what the last run left."""
@@ -125,9 +129,10 @@ class SentJournals:
         for name in names:
             if name.endswith(SENT_SUFFIX) and name.removesuffix(SENT_SUFFIX) + JOURNAL_SUFFIX not in names:
                 self._disk.unlink(os.path.join(self._directory, name))
-        DurableDirectories(self._disk).ensure(self._refused_directory)
-        for name in self._disk.names(self._refused_directory):
-            self._quota.note_refused(self._disk.size(os.path.join(self._refused_directory, name)))
+        for directory in (self._refused_directory, self._unreadable_directory):
+            DurableDirectories(self._disk).ensure(directory)
+            for name in self._disk.names(directory):
+                self._quota.note_kept(self._disk.size(os.path.join(directory, name)))
 
     def _path(self, identity: str, suffix: str) -> str:
         return os.path.join(self._directory, identity + suffix)
@@ -135,7 +140,7 @@ class SentJournals:
     def open(self, identity: str) -> tuple[Sequence[Waiting], int]:
         """What is to be sent of a journal, in order, and how many bytes of it are damaged."""
         self.close()
-        sent = self._sent(identity)
+        sent = self._sent(identity) | self._sent_since.setdefault(identity, set())
         reader = FrameReader(identity)
         waiting = []
         with self._disk.open(self._path(identity, JOURNAL_SUFFIX)) as file:
@@ -157,26 +162,38 @@ class SentJournals:
         return {number for number, crc in _ENTRY.iter_unpack(notes[:whole]) if crc == _crc(number, seed)}
 
     def _begin_notes(self, identity: str, sent: set[int]) -> None:
-        """Begin the notes anew with what is known, so that none is appended to a torn one."""
+        """Begin the notes anew with what is known, so that none is appended to a torn one; or do without."""
         path = self._path(identity, SENT_SUFFIX)
-        with contextlib.suppress(FileNotFoundError):
-            self._disk.unlink(path + ".new")
-        self._notes = self._disk.create(path + ".new")
-        for number in sorted(sent):
-            self._note(identity, number)
-        self._disk.rename(path + ".new", path)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(path + ".new")
+            self._notes = self._disk.create(path + ".new")
+            for number in sorted(sent):
+                self._notes.write(_entry(identity, number))
+            self._disk.rename(path + ".new", path)
+        except OSError:
+            self.close()
 
     def _note(self, identity: str, number: int) -> None:
-        assert self._notes is not None
-        self._notes.write(_ENTRY.pack(number, _crc(number, zlib.crc32(identity.encode()))))
+        """Note that a frame was sent, where that can be written: else, should we be killed, it is sent twice."""
+        self._sent_since.setdefault(identity, set()).add(number)
+        try:
+            if self._notes is not None:
+                self._notes.write(_entry(identity, number))
+        except OSError:
+            self.close()
 
     def finish(self, identity: str, waiting: Waiting, refused: Sequence[Refused]) -> None:
-        """Something has been sent, but for these records, which are kept elsewhere first."""
+        """Something has been sent, but for these records, which are kept elsewhere first.
+
+        Raises:
+            OSError: They cannot be.
+        """
         if refused:
             content = b"".join(msgspec.json.encode(each) + b"\n" for each in refused)
             name = f"{identity}-{waiting.sequence}.jsonl"
             write_durably(self._disk, os.path.join(self._refused_directory, name), content)
-            self._quota.note_refused(len(content))
+            self._quota.note_kept(len(content))
         self._note(identity, waiting.sequence)
 
     def close(self) -> None:
@@ -185,19 +202,32 @@ class SentJournals:
         if notes is not None:
             notes.close()
 
-    def remove(self, identity: str) -> None:
-        """All of it has been sent."""
+    def remove(self, identity: str, *, is_damaged: bool = False) -> None:
+        """All that can be read of it has been sent; where that is not all, what it is stays for somebody to look at."""
         self.close()
-        self._disk.unlink(self._path(identity, JOURNAL_SUFFIX))
-        self._disk.unlink(self._path(identity, SENT_SUFFIX))
-        self._disk.sync_directory(self._directory)
+        path = self._path(identity, JOURNAL_SUFFIX)
+        with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+            if is_damaged:
+                size = self._disk.size(path)
+                self._disk.rename(path, os.path.join(self._unreadable_directory, identity + JOURNAL_SUFFIX))
+                self._quota.note_kept(size)
+            else:
+                self._disk.unlink(path)
         self._quota.forget(identity)
+        self._sent_since.pop(identity, None)
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.unlink(self._path(identity, SENT_SUFFIX))
+        self._disk.sync_directory(self._directory)
 
 
 def order_of(identity: str) -> tuple[int, int]:
     """What sorts journals in the order in which they were written, however the clock was set."""
     name, _ = JournalName.parse(identity + JOURNAL_SUFFIX)
     return name.starts, name.sequence
+
+
+def _entry(identity: str, number: int) -> bytes:
+    return _ENTRY.pack(number, _crc(number, zlib.crc32(identity.encode())))
 
 
 def _crc(number: int, seed: int) -> int:

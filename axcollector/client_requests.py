@@ -13,7 +13,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 
 from axcollector.core import deflate
 from axcollector.core.errors import ConfigError, Rejected
-from axcollector.core.recordtext import Record, body_of, text_of
+from axcollector.core.recordtext import Record, body_of, texts_of
 
 _WORTH_PACKING_BYTES: Final = 1 << 10
 _BEGIN: Final = b"-----BEGIN CERTIFICATE-----"
@@ -113,4 +113,4 @@ class Direct:
 
     def submit(self, scope: str, records: Sequence[Record]) -> "defer.Deferred[int]":
         """As `Client.submit`, past the spool."""
-        return defer.Deferred.fromCoroutine(self._send(scope, [text_of(record) for record in records], 0.0))
+        return defer.Deferred.fromCoroutine(self._send(scope, texts_of(records), 0.0))

@@ -10,12 +10,14 @@ other, each scope's frames of one beside those of the others.
 
 *Kept until taken.* A frame is noted as sent when a collector has taken it; its journal is deleted when all of it was.
 Whoever is killed in between sends those frames twice whose answers were not noted yet. What collectors refuse is set
-aside in `refused/`: nobody waits for its answer any more.
+aside in `refused/`: nobody waits for its answer any more. A journal with damage is, when all else of it was sent, in
+`unreadable/`.
 """
 
 import os
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final, cast
 
 from twisted.application.service import Service
@@ -79,14 +81,13 @@ class ClientSpool(Service):
         self._premises = Premises(self._disk, directory, os.path.join(directory, "batches"))
         self._journals_directory = os.path.join(directory, "batches", Stage.TMP)
         self._quota = Quota(self._disk, self._journals_directory, limit_bytes)
-        self._journals = SentJournals(
-            self._disk, self._journals_directory, os.path.join(directory, "refused"), self._quota
-        )
+        self._journals = SentJournals(self._disk, self._journals_directory, directory, self._quota)
         self._writing_thread = WorkThread(reactor, "client spool")
         self._reading_thread = WorkThread(reactor, "client journals")
         self._threads = InOrder([self._writing_thread, self._reading_thread])
         self._turns: dict[str, defer.DeferredLock] = {}
         self._writing = 0
+        self._direct: set[defer.Deferred[int]] = set()
         self._rest = Rest(reactor)
         self._complaints = Complaints(reactor, "records were refused, and are kept in the spool's refused/")
         self._draining: defer.Deferred[None] | None = None
@@ -142,17 +143,39 @@ class ClientSpool(Service):
         await turn.acquire()
         try:
             if not self.holds:
-                try:
-                    return await self._target.submit(scope, texts)
-                except (Rejected, RateLimited):
-                    raise
-                except Refusal as exc:
-                    self._log.debug("records are kept until a collector takes them: {reason}", reason=exc.reason)
+                taken = await self._send_directly(scope, texts)
+                if taken is not None:
+                    return taken
             return await self._keep(tenant, texts)
         finally:
             turn.release()
             if not (turn.locked or turn.waiting):
                 self._turns.pop(scope, None)
+
+    async def _send_directly(self, scope: str, texts: Sequence[bytes]) -> int | None:
+        """How many were accepted; None: no collector takes them now."""
+        sending = self._target.submit(scope, texts)
+        self._direct.add(sending)
+        try:
+            return await sending
+        except (Rejected, RateLimited):
+            raise
+        except Refusal as exc:
+            reason = exc.reason
+        except defer.CancelledError:
+            if sending in self._direct:  # it was not `hurry`
+                raise
+            reason = "no answer has come yet"
+        finally:
+            self._direct.discard(sending)
+        self._log.debug("records are kept until a collector takes them: {reason}", reason=reason)
+        return None
+
+    def hurry(self) -> None:
+        """Wait for no answer any more where records are sent without having been kept: keep them."""
+        direct, self._direct = self._direct, set()
+        for sending in direct:
+            sending.cancel()
 
     async def _keep(self, tenant: Tenant, texts: Sequence[bytes]) -> int:
         # A newline in valid JSON stands between tokens.
@@ -167,29 +190,40 @@ class ClientSpool(Service):
 
     async def _drain(self) -> None:
         """Send what lies here, for as long as we run."""
-        while self.running:
-            identities = sorted(self._quota.journals, key=order_of)
-            try:
-                if identities:
-                    await self._send_journal(identities[0])
-                else:
-                    await self._rest.take(3600)
-            except defer.CancelledError:
-                return
-            except Exception as exc:  # noqa: BLE001 - it goes on
-                if isinstance(exc, OSError):
-                    self._log.error("the client's spool cannot be read: {reason}; it is tried again", reason=str(exc))
-                else:
-                    report(self._log, "the client's spool cannot be sent; it is tried again")
-                await self._rest.take(_AGAIN_SECONDS)
+        try:
+            while self.running:
+                await self._send_next()
+        except defer.CancelledError:
+            return
+
+    async def _send_next(self) -> None:
+        """Send the oldest journal, or wait for one."""
+        identities = sorted(self._quota.journals, key=order_of)
+        try:
+            if identities:
+                await self._send_journal(identities[0])
+            else:
+                await self._rest.take(3600)
+        except defer.CancelledError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - it goes on
+            if isinstance(exc, OSError):
+                self._log.error("the client's spool cannot be read: {reason}; it is tried again", reason=str(exc))
+            else:
+                report(self._log, "the client's spool cannot be sent; it is tried again")
+            await self._rest.take(_AGAIN_SECONDS)
 
     async def _send_journal(self, identity: str) -> None:
         """Send all of a journal, and delete it."""
         if self._writer.open_name == identity + JOURNAL_SUFFIX:
             await self._writing_thread.run(self._writer.finish)
-        waiting, damaged = await self._reading_thread.run(self._journals.open, identity)
+        try:
+            waiting, damaged = await self._reading_thread.run(self._journals.open, identity)
+        except FileNotFoundError:
+            self._log.error("{name} is gone, with what was not sent of it yet: somebody removed it", name=identity)
+            waiting, damaged = (), 0
         if damaged:
-            self._log.error("{count} bytes of {name} are damaged, and lost", count=damaged, name=identity)
+            self._log.error("{count} bytes of {name} are damaged; it goes to unreadable/", count=damaged, name=identity)
         scopes: dict[str, list[Waiting]] = {}
         for each in waiting:
             scopes.setdefault(each.scope, []).append(each)
@@ -198,7 +232,7 @@ class ClientSpool(Service):
         for _, outcome in outcomes:
             if isinstance(outcome, Failure):
                 outcome.raiseException()
-        await self._reading_thread.run(self._journals.remove, identity)
+        await self._reading_thread.run(partial(self._journals.remove, identity, is_damaged=damaged > 0))
 
     async def _send_scope(self, identity: str, frames: Sequence[Waiting]) -> None:
         """Send what one journal holds of a scope, in order."""
@@ -207,7 +241,19 @@ class ClientSpool(Service):
             refused: list[Refused] = []
             while parts:
                 refused += await self._send_head(frame.scope, parts)
-            await self._reading_thread.run(self._journals.finish, identity, frame, refused)
+            await self._finish(identity, frame, refused)
+
+    async def _finish(self, identity: str, frame: Waiting, refused: Sequence[Refused]) -> None:
+        """Note that a frame was sent. Where what is refused of it cannot be kept, only that is tried again."""
+        is_new = True
+        while True:
+            try:
+                return await self._reading_thread.run(self._journals.finish, identity, frame, refused)
+            except OSError as exc:
+                if is_new:
+                    self._log.error("refused records cannot be kept: {reason}; it is tried again", reason=str(exc))
+            is_new = False
+            await Rest(self._reactor).take(_AGAIN_SECONDS)
 
     async def _send_head(self, scope: str, parts: Parts) -> Sequence[Refused]:
         """Send the next part of a batch, or divide it: the records of it that are refused."""

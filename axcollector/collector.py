@@ -17,13 +17,15 @@ from twisted.internet import defer
 from axcollector.access import Access
 from axcollector.config import Config
 from axcollector.core.errors import ConfigError
+from axcollector.core.recordtext import Record
 from axcollector.core.status import Check, Status
 from axcollector.core.tally import Tally
 from axcollector.core.traffic import Traffic
 from axcollector.delivering import Delivering
 from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
-from axcollector.intake import Intake, Record
+from axcollector.intake import Intake
+from axcollector.on_stop import Once
 from axcollector.plans import shared_threads
 from axcollector.premises import Premises
 from axcollector.quarantine import Quarantine
@@ -61,6 +63,7 @@ class Collector(Service):
         self._ingesting = Ingesting(reactor, config, disk, threads)
         self._premises = Premises(disk, config.local_storage_path, config.data_directory)
         self._delivering = Delivering(reactor, config, disk, self._premises, self._ingesting, store, threads)
+        self._stop = Once(self._stop_delivering)
 
     @property
     def sync(self) -> SyncListener:
@@ -164,4 +167,7 @@ class Collector(Service):
         background (or, where the process ends, at the next start), and the directory is given back when it is.
         """
         self.running = False
-        return self._delivering.stopService()
+        return self._stop.run()
+
+    async def _stop_delivering(self) -> None:
+        await self._delivering.stopService()

@@ -66,15 +66,19 @@ class Connections:
 
     _log = Logger()
 
-    def __init__(self, clock: IReactorTime, most: int, most_per_address: int) -> None:
+    def __init__(
+        self, clock: IReactorTime, most: int, most_per_address: int, limit_name: str = "max_connections"
+    ) -> None:
         """There is none yet.
 
         Args:
             clock: Schedules time.
             most: How many there may be in all; 0: any number.
             most_per_address: How many from one address; 0: any number.
+            limit_name: What logs call `most`.
         """
         self._clock = clock
+        self._limit_name = limit_name
         self._most = most
         self._most_per_address = most_per_address
         self._by_host: Counter[str] = Counter()
@@ -86,7 +90,7 @@ class Connections:
     def has_room(self, host: str | None) -> bool:
         """Whether there may be one more, from this host."""
         if self._most and self.count >= self._most:
-            return self._full("{limit} connections are open (max_connections); more get 503", self._most, None)
+            return self._full("{limit} connections are open ({name}); more get 503", self._most, None)
         if self._most_per_address and host is not None and self._by_host[host] >= self._most_per_address:
             return self._full(
                 "{limit} connections from {host} are open (max_connections_per_address); more get 503",
@@ -101,7 +105,7 @@ class Connections:
         now = self._clock.seconds()
         if now >= self._quiet_until:
             self._quiet_until = now + _QUIET_SECONDS
-            self._log.warn(text, limit=limit, host=host)
+            self._log.warn(text, limit=limit, host=host, name=self._limit_name)
         return False
 
     def entered(self, host: str | None) -> None:

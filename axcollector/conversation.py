@@ -90,6 +90,11 @@ class Conversation:
             self.state = State.ANSWERING
             self._bound = None
 
+    def sends_no_more(self) -> None:
+        """The client sends no more, and may have gone; nobody says when it has."""
+        if self.state is State.ANSWERING:
+            self._be(State.ANSWERING, self._request_timeout)
+
     def answered(self) -> None:
         """It is answered."""
         if self.state is not State.CLOSING:

@@ -122,6 +122,7 @@ class Delivering(Service):
             problems=self.problems,
             source=config.sync,
             quota_bytes=config.spool_quota_bytes,
+            sweep_seconds=config.upload_interval,
         )
 
     def startService(self) -> None:
@@ -175,7 +176,7 @@ class Delivering(Service):
         self._draining = Draining(self._reactor, splits, self._upstream, splitters[1], self.uploader)
         look = store.problem if isinstance(store, DirectoryStore) else None
         stages = Stages(self._disk, config.data_directory)
-        surveying = Surveying(self._reactor, self._threads["survey"], stages, look)
+        surveying = Surveying(self._reactor, self._threads["survey"], stages, self._threads["store"], look)
         now = self._reactor.seconds()
         self._gathering.stations = Stations(
             self.uploader, surveying, splitters, sources, (recovery, closing), room, now
@@ -249,6 +250,8 @@ class Delivering(Service):
         problems = dict(self._upstream.problems())
         if problems["catalog"] is not None and self._transicator is not None and self._transicator.trouble:
             problems["catalog"] = f"no snapshot yet: {self._transicator.trouble}"
+        if not self._room.is_measured:
+            problems["spool"] = problems["spool"] or "Whether there is room is not known yet: it is being measured"
         return {**problems, "uploader": self._gathering.uploader_problem()}
 
     def checks(self) -> Mapping[str, Check]:

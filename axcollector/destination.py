@@ -1,6 +1,7 @@
 """Where files go, as the configuration says: which store is made, and what it needs."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from axcollector.config import Config
@@ -40,12 +41,13 @@ def store_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> Sto
         ConfigError: What the store needs is not installed.
     """
     server_base = config.uap_server_base
+    reads_a_file = config.bearer_token_file is not None
     if server_base is not None:
         return lambda bearer: SignedStore.over_network(
             reactor,
             disk,
             server_base,
-            bearer,
+            partial(worker.run, bearer) if reads_a_file else bearer,  # whose file may lie where nobody answers
             bearer.refused,
             timeout_seconds=config.upload_timeout,
             concurrency=config.upload_concurrency,

@@ -7,7 +7,7 @@ connections that llhttp parses (`llhttp_channel`), which need nothing else for w
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,14 +17,18 @@ from axcollector.access import Access
 from axcollector.answers import Answer
 from axcollector.bugs import report
 from axcollector.core import payload, unpacking
-from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal
+from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal, Rejected
 from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import Payload
 from axcollector.core.tally import Tally
+from axcollector.core.traces import without_trace
 from axcollector.intake import Intake, Taken
 from axcollector.reception import Reception
 from axcollector.routes import IN_BODY, Asked, Enter, Route, Routes
 from axcollector.sync.directory import Directory
+
+_HELD_BACK: Final = frozenset({"RATE_LIMITED", "UNAUTHORIZED", "FORBIDDEN"})
+"""The refusals that whoever sends again at once gets again; they may be said after a while."""
 
 
 class Settings(Protocol):
@@ -148,28 +152,36 @@ class Door:
             report(self._log, "a usual request failed in a way nobody foresaw")
             return None
 
-    def keep(self, asked: Asked, batch: Batch, done: Callable[[Answer], object]) -> None:
-        """Make a batch of `usual_batch` durable, which came just now, and call `done` with the request's answer."""
+    def keep(self, asked: Asked, batch: Batch, done: Callable[[Answer], bool]) -> None:
+        """Make a batch of `usual_batch` durable, which came just now, and call `done` with the request's answer.
+
+        It says whether there was still somebody to send that to: who has hung up is counted as such here, too.
+        """
         intake = self._collector.intake
         intake.keep(batch, partial(self._kept, asked.route, intake.taken(batch), done))
 
-    def _kept(self, route: Route, taken: Taken, done: Callable[[Answer], object], failure: Failure | None) -> None:
+    def _kept(self, route: Route, taken: Taken, done: Callable[[Answer], bool], failure: Failure | None) -> None:
         problem = None if failure is None else failure.value
         answer = answers.taken(*taken) if problem is None else answers.of_problem(problem, self._log)
-        done(self._said(route, answer))
+        self._said(route, answer if done(answer) else answers.UNHEARD)
 
     # What is answered in full
 
     async def _post(self, route: Route, call: Call) -> Answer:
-        """Take a request; where its scope sends too much, say so after a while."""
+        """Take a request; where its scope sends too much, or many have no good token, say so after a while."""
         try:
             return await self._take(route, call)
-        except RateLimited as exc:
-            # The exception itself is not kept: the frames in its traceback hold the body.
-            reason, retry_after = exc.reason, exc.retry_after
+        except (RateLimited, Rejected) as exc:
+            if exc.code not in _HELD_BACK:
+                raise
+            refusal = without_trace(exc)
         call.forget_body()
-        waited = await self._collector.access.hold_back()
-        raise RateLimited(reason, retry_after - waited)
+        access = self._collector.access
+        if isinstance(refusal, RateLimited):
+            refusal.retry_after -= await access.hold_back()
+        else:
+            await access.hold_back_stranger()
+        raise refusal
 
     async def _take(self, route: Route, call: Call) -> Answer:
         """Take a request; its tenant is found before its body is looked at, unless only the body names it.

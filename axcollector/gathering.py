@@ -39,6 +39,8 @@ STUCK_SECONDS: Final = 600.0
 """After so long without an upload's beginning or end while files wait, the uploader is stuck: no pause is as long."""
 STUCK_UPLOAD_SECONDS: Final = 3600.0
 """Likewise where uploads are under way: a large file may take long, and whoever sends it gives up sooner."""
+SLOW_SECONDS: Final = 120.0
+"""After so long without an end the store is said not to answer. Nothing but what people are told depends on it."""
 _COUNTED: Final = (Stage.TMP, Stage.RECOVERED, Stage.STAGING, Stage.FAILED)
 """What the quota counts."""
 
@@ -101,6 +103,7 @@ class Gathering:
         problems: Callable[[], Mapping[str, str | None]],
         source: str,
         quota_bytes: int,
+        sweep_seconds: float,
     ) -> None:
         """Prepare.
 
@@ -112,6 +115,7 @@ class Gathering:
             problems: Says what keeps the collector from being ready.
             source: What the source of tenants is called.
             quota_bytes: How large the spool may be; 0: there is no quota.
+            sweep_seconds: From one sweep of staging to the next: so long a file may wait though nothing is wrong.
         """
         self._clock = clock
         self._premises = premises
@@ -120,6 +124,7 @@ class Gathering:
         self._problems = problems
         self._source = source
         self._quota = quota_bytes
+        self._sweep_seconds = sweep_seconds
         self.stations: Stations | None = None
 
     def uploader_problem(self) -> str | None:
@@ -129,7 +134,7 @@ class Gathering:
         uploader = self.stations.uploader
         status = uploader.status()
         seconds = self._clock.seconds() - uploader.outcomes.moved_at
-        if seconds <= (STUCK_UPLOAD_SECONDS if status.in_flight else STUCK_SECONDS):
+        if seconds <= (STUCK_UPLOAD_SECONDS if status.in_flight else STUCK_SECONDS + self._sweep_seconds):
             return None
         return (
             f"{status.backlog.buckets} buckets wait, {status.in_flight} uploads are under way, and none has ended for"
@@ -145,15 +150,28 @@ class Gathering:
             return Check(ok=False, reason="The collector is not started", required=False)
         now, outcomes = self._clock.seconds(), self.stations.uploader.outcomes
         surveying = self.stations.surveying
-        problem = surveying.store_problem
+        problem = self._silence(self.stations, now) or surveying.store_problem
         if outcomes.trouble:
             problem = f"No file was delivered for {now - outcomes.trouble_at:.0f} s: {outcomes.trouble}"
-        elif outcomes.trouble is None and not surveying.store_is_seen:
+        elif problem is None and outcomes.trouble is None and not surveying.store_is_seen:
             problem = "Not known yet: nothing was sent to it since the start"
         if problem is not None:
             return Check(ok=False, reason=problem, required=False)
-        paused = [f"{each.authority} is paused: {each.reason}" for each in self.stations.uploader.status().paused]
-        return Check(ok=True, reason=f"{len(paused)} paused, the first: {paused[0]}" if paused else "", required=False)
+        status, said = self.stations.uploader.status(), ""
+        for first in status.paused[:1]:
+            said = f"{status.paused_count} paused, the first: {first.authority} is paused: {first.reason}"
+        return Check(ok=True, reason=said, required=False)
+
+    def _silence(self, stations: Stations, now: float) -> str | None:
+        """Why the store seems not to answer at all; None: it does, or is not asked."""
+        under_way = stations.uploader.status().in_flight
+        seconds = now - stations.uploader.outcomes.moved_at
+        if under_way:
+            said = f"It does not answer: {under_way} uploads are under way, and none has ended for {seconds:.0f} s"
+        else:  # else the look waits for its turn behind them
+            seconds = now - (stations.surveying.looking_since or now)
+            said = f"It does not answer: looking at it has taken {seconds:.0f} s so far"
+        return said if seconds > SLOW_SECONDS else None
 
     def status(self) -> Status:
         """All of it."""
@@ -222,6 +240,8 @@ def _delivery(stations: Stations | None) -> DeliveryStatus:
         lag_seconds=outcomes.lag_seconds,
         under_way=status.in_flight,
         paused=[Paused(each.authority, each.reason, each.until) for each in status.paused],
+        paused_count=status.paused_count,
+        paused_until=status.paused_until,
         failed=[FailedBucket(each.bucket, each.bytes, outcomes.reason_of(each.bucket)) for each in failed],
         salvaged_batches=sum(splitter.salvaged for splitter in stations.splitters),
     )

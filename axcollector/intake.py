@@ -4,8 +4,7 @@ With caching nothing in it waits but the commit, and a large body: that one is t
 reactor goes on turning.
 """
 
-import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
@@ -22,6 +21,8 @@ from axcollector.core.model import Batch, Tenant
 from axcollector.core.payload import JSONText, NeedsCare, Payload
 from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
+from axcollector.core.recordtext import Record, body_from
+from axcollector.core.traces import without_trace
 from axcollector.core.unpacking import Limits
 from axcollector.fairness import FairLock
 from axcollector.room import Lack
@@ -33,7 +34,7 @@ INLINE_BYTES = 1 << 19
 """Bodies up to this size, after gunzip, are taken apart where they are; it costs a few milliseconds."""
 
 T = TypeVar("T")
-Record = Mapping[str, object] | bytes
+R = TypeVar("R", bound=Refusal)
 
 
 class Taken(NamedTuple):
@@ -98,12 +99,6 @@ class _LargeBody:
         if result.called:  # it was not begun, or is done already
             self._sizes.pop(step, None)
         return result
-
-
-def without_trace(refusal: Refusal) -> Refusal:
-    """A refusal that does not hold on to what was refused: the calls that found it have the whole body, inflated."""
-    refusal.__cause__ = refusal.__context__ = None
-    return refusal.with_traceback(None)
 
 
 class Intake:
@@ -279,20 +274,10 @@ class Intake:
         What JSON cannot say is no record that could be set aside: it refuses them all.
         """
         self.check_room()
+        body = body_from(given)  # before anything is waited for: the caller may change them meanwhile
         tenant = await self.directory.tenant_for_scope(scope)
-        body = b'{"records":[%b]}' % b",".join(map(_text_of, given))
 
         async def known_tenant(_: Payload) -> Tenant:
             return tenant
 
         return (await self.take(body, None, known_tenant, scope, tenant.id)).accepted
-
-
-def _text_of(record: Record) -> bytes:
-    """A record's JSON; by the standard library, because others write NaN as null and sets as lists."""
-    if isinstance(record, bytes):
-        return record
-    try:
-        return json.dumps(record, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise Rejected("BAD_DATA", f"A record cannot be written as JSON: {exc}") from exc

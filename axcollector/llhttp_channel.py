@@ -43,7 +43,6 @@ class LlhttpChannel(BoundedChannel):
     _chunks: Chunks | None = None
     _left = 0
     _blank_seen = False
-    _reading = False
     _running: Running[Answer] | None = None
     _outlet: Outlet
     _seen: Head | None = None
@@ -68,7 +67,7 @@ class LlhttpChannel(BoundedChannel):
             self._keep_behind(data)
             return
         self._buffer = self._buffer + data if self._buffer else data
-        if not self._reading:
+        if not self._busyReceiving:
             self._answered = 0
             self._read()
 
@@ -110,15 +109,15 @@ class LlhttpChannel(BoundedChannel):
 
     def _read(self) -> None:
         """Take what has come, one request after the other, until one is being answered or more must come."""
-        if self._reading:
+        if self._busyReceiving:
             return
-        self._reading = True
+        self._busyReceiving = True
         try:
             while self._buffer and not (self._handlingRequest or self.paused or self.conversation.closing):
                 if not self._take():
                     break
         finally:
-            self._reading = False
+            self._busyReceiving = False
         if self._buffer or self._message is not None:
             self.conversation.begun()
 
@@ -176,8 +175,11 @@ class LlhttpChannel(BoundedChannel):
         return True
 
     def _take_of_chunks(self, message: Message, chunks: Chunks) -> bool:
-        length = chunks.take(self._buffer)
-        self._buffer = self._buffer[length:]
+        data, start, length = self._buffer, 0, 1
+        while length and start < len(data) and not (chunks.complete or chunks.problem):
+            length = chunks.take(data, start)
+            start += length
+        self._buffer = data[start:]  # once: there may be thousands of chunks in one read
         if self._cut_for(chunks.problem):
             return False
         if chunks.complete:
@@ -228,6 +230,7 @@ class LlhttpChannel(BoundedChannel):
         """A request is answered."""
         super().requestDone(request)
         self._read()
+        self._close_if_done()
 
     def _answer(self, answer: Answer) -> None:
         """A request is answered by the door."""
@@ -238,14 +241,15 @@ class LlhttpChannel(BoundedChannel):
             self._learn(message)
         self._answer_with(self._whole(answer, message.version))
 
-    def _answer_usual(self, answer: Answer) -> None:
-        """A usual request is answered, unless its client has gone."""
+    def _answer_usual(self, answer: Answer) -> bool:
+        """A usual request is answered, unless its client has gone; whether it is."""
         if self._is_over:
-            return
+            return False
         self.site.pending.held -= self._held
         self._held = 0
         is_usual = self.persistent and not answer.headers
         self._answer_with(self.site.usual_answer(answer) if is_usual else self._whole(answer, b"HTTP/1.1"))
+        return True
 
     def _whole(self, answer: Answer, version: bytes) -> bytes:
         return answers.whole(answer, version, self.site.usual_headers(), persistent=bool(self.persistent))
@@ -270,6 +274,8 @@ class LlhttpChannel(BoundedChannel):
             self._dataBuffer = []
         if self._buffer:
             self._read()
+        if self._sends_no_more:
+            self._close_if_done()
 
     # What ends it
 

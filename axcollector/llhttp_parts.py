@@ -129,17 +129,17 @@ class Chunks:
         """The body is there, whole."""
         self.complete = True
 
-    def take(self, data: bytes) -> int:
-        """Take what `data` begins with: a piece of a chunk, or a line. How much that was; 0 where more must come."""
+    def take(self, data: bytes, start: int = 0) -> int:
+        """Take what stands there: a piece of a chunk, or a line. How much that was; 0 where more must come."""
         if self._to_end:
-            piece = data[: self._to_end]
+            piece = data[start : start + self._to_end]
             self._to_end -= len(piece)
             return self._feed(piece)
-        end = data.find(_END)
+        end = data.find(_END, start)
         if end < 0:
-            self.problem = self._unfinished_problem(data)
+            self.problem = self._unfinished_problem(data[start:])
             return 0
-        line, piece = data[:end], data[: end + len(_END)]
+        line, piece = data[start:end], data[start : end + len(_END)]
         if self._in_trailer and line:  # what it says is for nobody, though llhttp would heed some of it
             self.problem = heads.field_problem(line) or self._incoming.framed(len(piece))
             return len(piece)

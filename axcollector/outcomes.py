@@ -33,7 +33,8 @@ class Outcomes:
         upload_seconds: How long the uploads of delivered files took.
         lag_seconds: How long after the end of its interval the last delivered file was; None before the first.
         delivered_at: When that was.
-        moved_at: When the last upload ended, however; or when it was last seen that nothing waits.
+        moved_at: When the last upload ended, however; or when one began while none was under way; or when it was last
+            seen that nothing waits.
         trouble: Why the last upload that ended did not deliver its file; "" where it did; None before the first.
         trouble_at: Since when none did.
     """
@@ -60,6 +61,12 @@ class Outcomes:
     def reason_of(self, bucket: str) -> str:
         """Why a bucket's last attempt failed; "" where that is not known any more."""
         return self._reasons.get(bucket, "")
+
+    def begun(self, now: float, *, alone: bool) -> float:
+        """An upload begins, alone or beside others; when it did."""
+        if alone:
+            self.moved_at = now
+        return now
 
     def _note_trouble(self, reason: str, now: float) -> None:
         self.moved_at = now

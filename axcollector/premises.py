@@ -163,15 +163,17 @@ class Premises:
     def _next_start(self, now: float) -> int:
         path = os.path.join(self._root, "starts")
         text = self._read(path)
-        if text and not (text.isascii() and text.isdigit()):
+        if text is None:
+            text = "0"
+        elif not (text.isascii() and text.isdigit()):  # nor where it is empty
             # Any number that was not used before will do, and the time is larger than any count.
             self._log.error("{path} is damaged; counting goes on from the present time", path=path)
             text = str(int(now))
-        starts = int(text or 0) + 1
+        starts = int(text) + 1
         write_durably(self._disk, path, b"%d\n" % starts)
         return starts
 
-    def _read(self, path: str) -> str:
+    def _read(self, path: str) -> str | None:
         with contextlib.suppress(FileNotFoundError), self._disk.open(path) as file:
             return file.read(128).decode(errors="replace").strip()
-        return ""
+        return None

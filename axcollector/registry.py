@@ -24,7 +24,7 @@ IDS_A_QUESTION: Final = 16_384
 _EXACTLY: Final = "COLLATE BINARY"
 """Texts are equal if they are the same, whatever the table of a foreign file says."""
 
-_NAMED: Final = f"org = ?1 {_EXACTLY} AND env = ?2 {_EXACTLY} AND id <> '' AND scope <> ''"
+_NAMED: Final = f"org = ? {_EXACTLY} AND env = ? {_EXACTLY} AND id <> '' AND scope <> ''"
 """A scope has these names."""
 
 _FIELDS: Final = """
@@ -86,7 +86,7 @@ class Registry(RegistryFile):
 
     def tenant_of_scope(self, scope: str) -> Tenant | None:
         """As `Catalog.tenant_of_scope`."""
-        found = self._scopes(f"id = ?1 {_EXACTLY}", scope, limit=1)
+        found = self._scopes(f"id = ? {_EXACTLY}", scope, limit=1)
         return found[0].tenant if found else None
 
     def tenant_of_names(self, organization: str, environment: str) -> Tenant | None:
@@ -163,9 +163,9 @@ class Registry(RegistryFile):
         question = (
             "SELECT s.id, m.appcred_id, p.name, a.name, d.username, d.email, c.name"  # noqa: S608 - our own
             f" FROM {self._joined()} LEFT JOIN {scopes} s ON s.scope = m.tenant_id"
-            " WHERE ?1 IS NULL OR m.tenant_id = ?1 ORDER BY s.id, m.appcred_id, p.name, a.name"
+            " WHERE ? IS NULL OR m.tenant_id = ? ORDER BY s.id, m.appcred_id, p.name, a.name"
         )
-        return [Key(*(str(text or "") for text in row)) for row in self._ask(question, tenant_id)]
+        return [Key(*(str(text or "") for text in row)) for row in self._ask(question, tenant_id, tenant_id)]
 
     def add_key(
         self,

@@ -64,6 +64,7 @@ class FollowedRegistry(RegistryFile):
         """The rows of this key; several where texts and blobs, which SQLite tells apart, read the same."""
         columns = COLUMNS[table]
         texts = ", ".join(f"CAST({column} AS text)" for column in columns)
-        where = " AND ".join(f"{column} IN (?{at}, CAST(?{at} AS blob))" for at, column in enumerate(key, 1))
+        where = " AND ".join(f"{column} IN (?, CAST(? AS blob))" for column in key)
+        twice = [value for value in key.values() for _ in range(2)]
         question = f"SELECT {texts} FROM {self._source(table)} WHERE {where}"  # noqa: S608 - our own
-        return [dict(zip(columns, values, strict=True)) for values in self._ask(question, *key.values())]
+        return [dict(zip(columns, values, strict=True)) for values in self._ask(question, *twice)]

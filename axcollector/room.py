@@ -39,11 +39,13 @@ class Room(Lack):
     Attributes:
         used_bytes: How large the stages were together; None: that was not measured, as without a quota it is not.
         free_share: The share of the file system that is free, 0 to 1; None: that was not measured.
+        is_measured: Whether it is known at all whether there is room: a large spool takes a while after the start.
     """
 
     _log = Logger()
     used_bytes: int | None = None
     free_share: float | None = None
+    is_measured = False
 
     def __init__(self, disk: Disk, data_directory: str, quota_bytes: int) -> None:
         """Nothing is measured yet, so there is room.
@@ -71,6 +73,7 @@ class Room(Lack):
         elif lack is None and self.lack is not None:
             self._log.info("there is room again")
         self.lack = lack
+        self.is_measured = True
 
     def _measured(self) -> str | None:
         free = self.free_share = self._disk.free_share(self._data_directory)

@@ -211,20 +211,20 @@ class WorkThread(Service):
         """
         self._reactor = reactor
         self._threads = threads or Threads()
-        self._joined = False
+        self._joined = self._active = False
         self._lock = threading.Lock()
         self._jobs: deque[_Job] = deque()
-        self._active = False
         self._idle: list[defer.Deferred[None]] = []
         self._unfinished = 0
         self.name = name
 
     def startService(self) -> None:
         """Begin to take work."""
-        if not self._joined:
-            self._threads.join()
-            self._joined = True
-        self.running = True
+        with self._lock:
+            if not self._joined:
+                self._threads.join()
+                self._joined = True
+            self.running = True
 
     def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
         """Run `function(*arguments)` in a thread.
@@ -255,7 +255,20 @@ class WorkThread(Service):
             outcome = Failure()
         with self._lock:
             self._active = goes_on = bool(self._jobs)
-        return partial(self._reactor.callFromThread, self._settle, result, outcome), goes_on
+            leaves = self._leaves()
+        return partial(self._tell, result, outcome, leaves), goes_on
+
+    def _tell(self, result: "defer.Deferred[Any]", outcome: object, leaves: bool) -> None:  # noqa: FBT001 - see `_turn`
+        """Tell the reactor, in a thread; which ends before, also where the reactor has stopped and will not hear it."""
+        if leaves:
+            self._threads.leave()
+        self._reactor.callFromThread(self._settle, result, outcome)
+
+    def _leaves(self) -> bool:
+        """Whether threads are of no use any more, which is said once; with the lock."""
+        leaves = self._joined and not self._active and not self.running
+        self._joined = self._joined and not leaves
+        return leaves
 
     def _settle(self, result: "defer.Deferred[Any]", outcome: object) -> None:
         self._unfinished -= 1
@@ -264,36 +277,24 @@ class WorkThread(Service):
         else:
             result.callback(outcome)
         if not self._unfinished:
-            self._leave_if_stopped()
             waiting, self._idle = self._idle, []
             for waiter in waiting:
                 waiter.callback(None)
 
-    def _leave_if_stopped(self) -> None:
-        if self._joined and not self.running:
-            self._joined = False
-            self._threads.leave()
-
     def stopService(self) -> "defer.Deferred[None]":
         """Take no more work. Fires when what was given before is done; cancelling stops the waiting only."""
-        self.running = False
+        with self._lock:
+            self.running = False
+            leaves = self._leaves()
+        if leaves:
+            self._threads.leave()
         done: defer.Deferred[None] = defer.Deferred(self._forget_waiter)
         if self._unfinished:
             self._idle.append(done)
         else:
-            self._leave_if_stopped()
             done.callback(None)
         return done
 
     def _forget_waiter(self, waiter: "defer.Deferred[None]") -> None:
         if waiter in self._idle:
             self._idle.remove(waiter)
-
-
-class Unwaited(WorkThread):
-    """A thread that nobody waits for in the end: its work may take long, and leaves nothing half done."""
-
-    def stopService(self) -> "defer.Deferred[None]":
-        """Take no more work."""
-        super().stopService().addErrback(lambda failure: failure.trap(defer.CancelledError) and None).cancel()
-        return defer.succeed(None)

@@ -21,11 +21,12 @@ from axcollector.notify import Readiness, Supervisor
 from axcollector.on_stop import OnStop
 from axcollector.ownership import PrivateDirectory
 from axcollector.reloading import Live
-from axcollector.services import InOrder, Unwaited, WorkThread
+from axcollector.services import InOrder, WorkThread
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
 from axcollector.supervised import Reread, supervised
 from axcollector.token_watch import TokenWatch
 from axcollector.tokens import Bound
+from axcollector.unwaited import Unwaited
 
 if TYPE_CHECKING:
     from axcollector.signer.api import Presigner

@@ -66,6 +66,7 @@ class IngestSite(Site):
         parser: str = "llhttp",
         door: Door | None = None,
         tally: Tally | None = None,
+        limit_name: str = "max_connections",
     ) -> None:
         """No connection is open yet.
 
@@ -80,13 +81,14 @@ class IngestSite(Site):
             parser: What parses requests, as `http_parser`.
             door: The ingest routes, if the resource has them: it may be asked in place of the resource.
             tally: Counts what connections answer themselves, and knows of them; None: nobody asks.
+            limit_name: What logs call `max_connections`.
         """
         # Form parsing would give every Content-Type to the email package, and no route of ours wants it.
         super().__init__(resource, IngestRequest, timeout=IDLE_SECONDS, reactor=clock, parsePOSTFormSubmission=False)
         self.max_body_bytes = max_body_bytes
         self.request_timeout_seconds = request_timeout_seconds
         self.pending = Pending(max_pending_bytes)
-        self.connections = Connections(clock, max_connections, max_connections_per_address)
+        self.connections = Connections(clock, max_connections, max_connections_per_address, limit_name)
         self.channels: set[BoundedChannel] = set()
         self.door = door
         self.tally = tally or Tally()

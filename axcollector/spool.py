@@ -18,6 +18,7 @@ from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.layout import JournalName
 from axcollector.core.model import Batch
 from axcollector.core.tally import Tally
+from axcollector.core.traces import without_trace
 from axcollector.journal import JournalWriter
 from axcollector.quarantine import Quarantine
 from axcollector.services import Worker
@@ -92,7 +93,8 @@ class Spool:
         now = self._clock.seconds()
         if self._began_at is not None and now - self._began_at > STUCK_SECONDS:
             return f"A commit has been under way for {now - self._began_at:.0f} s: the disk does not answer"
-        return "The last commit failed" if self.failing and now - self._failed_at <= DOUBT_SECONDS else None
+        # One that lies ahead was before the clock was set back, nobody knows how long.
+        return "The last commit failed" if self.failing and 0 <= now - self._failed_at <= DOUBT_SECONDS else None
 
     def check_room(self) -> None:
         """Refuse what could not be taken now.
@@ -114,8 +116,8 @@ class Spool:
         result: defer.Deferred[None] = defer.Deferred()
         try:
             self.put(batch, partial(_tell, result))
-        except (Overloaded, SpoolFailed):
-            result.errback(Failure())
+        except (Overloaded, SpoolFailed) as exc:
+            result.errback(Failure(without_trace(exc)))
         return result
 
     def put(self, batch: Batch, waiter: _Waiter) -> None:

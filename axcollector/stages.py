@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from heapq import nsmallest
 from typing import Final
 
+import msgspec
+
 from axcollector.buckets import parse_bucket
 from axcollector.core.layout import JOURNAL_SUFFIX, QUARANTINE, JournalName, ReferenceName, Stage
 from axcollector.core.status import FailedBucket, StageStatus
@@ -63,16 +65,16 @@ class Stages:
         return not self._left
 
 
-class _Entry:
-    """A bucket, or a journal: since when, how large, and when its directory last changed."""
+class _Entry(msgspec.Struct, gc=False):
+    """A bucket, or a journal: since when, how large, when its directory last changed, and in which pass it was seen.
 
-    __slots__ = ("changed", "seen", "size", "start")
+    There may be 100,000, and the garbage collector, which stops everybody while it looks, sees none of them.
+    """
 
-    def __init__(self, start: int, size: int, changed: int) -> None:
-        self.start = start
-        self.size = size
-        self.changed = changed
-        self.seen = 0
+    start: int
+    size: int
+    changed: int
+    seen: int = 0
 
 
 class _Look:

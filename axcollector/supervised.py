@@ -19,8 +19,9 @@ from axcollector.hangup import OnHangup
 from axcollector.log_files import reopen_log_files
 from axcollector.notify import Readiness
 from axcollector.reloading import Live, Reloading
-from axcollector.services import InOrder, Unwaited
+from axcollector.services import InOrder
 from axcollector.tls import Certificates
+from axcollector.unwaited import Unwaited
 
 C = TypeVar("C", bound=Any)
 

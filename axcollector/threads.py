@@ -50,14 +50,14 @@ class Threads:
         with self._lock:
             if not self._count:
                 self._start()
-        self._users += 1
+            self._users += 1
 
     def leave(self) -> None:
-        """Somebody who has nothing under way uses them no more."""
-        self._users -= 1
-        if self._users:
-            return
+        """Somebody who has nothing under way uses them no more; from whatever thread."""
         with self._lock:
+            self._users -= 1
+            if self._users:
+                return
             for _ in range(self._count):
                 self._turns.put(None)
             self._turns = queue.SimpleQueue()

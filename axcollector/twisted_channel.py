@@ -110,3 +110,8 @@ class TwistedChannel(BoundedChannel):
     def _cut_head(self, problem: Cut) -> None:
         large = self._receivedHeaderSize > self.totalHeadersSize or self._receivedHeaderCount > self.maxHeaders
         self.cut(heads.HEAD_TOO_LARGE if large and problem is heads.NO_HTTP else problem)
+
+    def requestDone(self, request: Request) -> None:
+        """A request is answered."""
+        super().requestDone(request)
+        self._close_if_done()

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from axcollector.backlog import StagedBacklog
 from axcollector.bugs import report
 from axcollector.core import layout
-from axcollector.core.delivery import UploaderStatus
+from axcollector.core.delivery import PAUSES_TOLD, UploaderStatus
 from axcollector.core.errors import Paused, UploadFailed
 from axcollector.core.retry import Pauses
 from axcollector.core.schedule import Schedule, StagedFile
@@ -136,7 +136,9 @@ class Uploader(Service):
             backlog=backlog,
             oldest_age_seconds=age,
             in_flight=self._schedule.in_flight,
-            paused=self._pauses.current(),
+            paused=self._pauses.current(PAUSES_TOLD),
+            paused_count=len(self._pauses),
+            paused_until=self._pauses.longest(),
             counts=self.outcomes.counts,
         )
 
@@ -202,8 +204,7 @@ class Uploader(Service):
         """Let something go on by itself, until it ends or, at the latest, until stopping waits for it."""
         task = defer.Deferred.fromCoroutine(work)
         self._tasks.add(task)
-        task.addErrback(self._ended_early)
-        task.addBoth(lambda _: self._tasks.discard(task))
+        task.addErrback(self._ended_early).addBoth(lambda _: self._tasks.discard(task))
 
     def _ended_early(self, failure: Failure) -> None:
         if not failure.check(defer.CancelledError):
@@ -212,7 +213,7 @@ class Uploader(Service):
     async def _upload(self, file: StagedFile) -> None:
         authorities = self._store.authorities(file.tenant)
         self._pauses.begin(file, authorities)
-        begun = self._clock.seconds()
+        begun = self.outcomes.begun(self._clock.seconds(), alone=not self._puts)
         try:
             await self._put(file)
         except Paused as exc:
@@ -240,7 +241,7 @@ class Uploader(Service):
 
     async def _put(self, file: StagedFile) -> None:
         key = layout.key_of_file(file.start, file.name)
-        self._puts[file] = self._store.put(file.tenant, key, self._backlog.path(file))
+        self._puts[file] = defer.ensureDeferred(self._store.put(file.tenant, key, self._backlog.path(file)))
         try:
             await self._puts[file]
         finally:
@@ -279,9 +280,8 @@ class Uploader(Service):
 
     async def _failed(self, file: StagedFile, reason: str) -> None:
         if not await self._worker.run(self._backlog.has, file):
-            attempt = self._attempt(file)
+            self.outcomes.vanished(file, self._attempt(file))
             self._schedule.delivered(file)
-            self.outcomes.vanished(file, attempt)
             return
         self.outcomes.failed(file, reason, self._schedule.failed(file), self._clock.seconds())
 

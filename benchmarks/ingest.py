@@ -257,6 +257,8 @@ def checked(arguments: list[str] | None) -> argparse.Namespace:
         made.error("--pool: at least 100 records, and enough for one request")
     if options.interval >= options.seconds or min(options.runs, options.connections) < 1:
         made.error("--seconds must be longer than --interval; --runs and --connections at least 1")
+    if options.profile and (options.json or options.latency):
+        made.error("--profile makes no figures: leave --json and --latency out")
     if options.profile:
         py_spy()
         options.profile.mkdir(parents=True, exist_ok=True)

@@ -23,6 +23,14 @@ def check_metrics(scrape: bytes) -> str:
     return (done.stdout + done.stderr).decode()
 
 
+def check_config(path: Path) -> tuple[int, str]:
+    """What it makes of a configuration of Prometheus, the files that this names apart."""
+    assert PROMTOOL is not None
+    command = [PROMTOOL, "check", "config", "--syntax-only", path]
+    done = subprocess.run(command, capture_output=True, timeout=60, check=False)
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
 def check_rules(path: Path) -> tuple[int, str]:
     """What it makes of a file of rules."""
     assert PROMTOOL is not None

@@ -4,8 +4,13 @@
 set -eu
 cd "$(dirname "$0")"
 if ! { command -v chromium && command -v chromedriver; } >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y chromium chromium-driver >/dev/null
+    for attempt in 1 2 3; do
+        apt-get -qq update &&
+            DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends -y chromium chromium-driver >/dev/null &&
+            break
+        echo "Chromium cannot be installed (attempt $attempt); without it the tests of the status page are skipped" >&2
+        sleep 5
+    done
 fi
 test -f axe/axe.min.js && exit 0
 command -v npm >/dev/null || exit 0

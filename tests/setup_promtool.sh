@@ -11,7 +11,10 @@ directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 chmod 755 "$directory"
 cd "$directory"
-apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }
+apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; } || {
+    echo "promtool cannot be had from Debian's archive now: its tests will be skipped" >&2
+    exit 0
+}
 dpkg-deb -x prometheus_*.deb unpacked
 install -m 755 unpacked/usr/bin/promtool /usr/local/bin/promtool
 promtool --version

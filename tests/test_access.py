@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from twisted.logger import LogEvent, formatEvent
 
-from axcollector.access import HOLD_BACK_SECONDS, MOST_HELD_BACK, Access
+from axcollector.access import HOLD_BACK_SECONDS, MOST_HELD_BACK, STRANGERS_A_SECOND, Access
 from axcollector.core.errors import LookupFailed, Unavailable
 from axcollector.core.model import Tenant
 from axcollector.core.rates import RateLimits
@@ -470,6 +470,28 @@ def test_so_many_are_held_back(tmp_path: Path) -> None:
     assert all(checked(connection) == [] for connection in held)
     stand.clock.advance(HOLD_BACK_SECONDS)
     assert {answer_on(connection).status for connection in held} == {429}
+
+
+@pytest.mark.parametrize(("target", "status"), [("/analytics/s1", 401), ("/analytics/z", 403)])
+def test_a_flood_of_strangers(tmp_path: Path, target: str, status: int) -> None:
+    """Some a second are told at once that they may not; of others, who wait, nothing is kept, and half may wait.
+
+    Whoever may send is not touched.
+    """
+    stand = limited(tmp_path, RateLimits(records_per_second=100, burst_seconds=1))
+    token = GOOD if status == 403 else "axt_nobody's"
+    for _ in range(STRANGERS_A_SECOND):
+        assert answer_on(send(stand, target, token=token)).status == status
+    held = [send(stand, target, token=token) for _ in range(MOST_HELD_BACK // 2)]
+    assert all(checked(connection) == [] for connection in held)
+    assert stand.site.pending.held == 0
+    assert answer_on(send(stand, target, token=token)).status == status
+    assert answer_on(send(stand)).status == 200
+    stand.clock.advance(HOLD_BACK_SECONDS)
+    assert {answer_on(connection).status for connection in held} == {status}
+    assert answer_on(send(stand, target, token=token)).status == status
+    for connection in held:
+        connection.hang_up()
 
 
 # Secrets

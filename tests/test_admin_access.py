@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
-from twisted.logger import LogEvent
+from twisted.logger import LogEvent, formatEvent
 
-from axcollector.admin.access import AdminSite, AdminToken, GuardedResource, read_token
+from axcollector.admin.access import MOST_CONNECTIONS, AdminSite, AdminToken, GuardedResource, read_token
+from axcollector.admin.asked import MOST_BYTES
 from axcollector.admin.health import HealthAPI
+from axcollector.connections import OWN_DESCRIPTORS, TurnedAway
 from axcollector.core.errors import ConfigError
 from tests.test_health import FRESH, SICK, WELL, Patient
 from tests.wire import Connection, request
@@ -102,6 +104,43 @@ def test_health_without_a_token(patient: Patient) -> None:
     assert exchange("/readyz", "Bearer wrong", patient=patient)[2] == body
     told = json.loads(exchange("/readyz", f"Bearer {TOKEN}", patient=patient)[2])
     assert set(told) == {"ready", "checks"}
+
+
+def test_bodies_are_bounded_before_the_token_is_looked_at() -> None:
+    """Whoever has none can fill neither memory nor disk, nor send for ever."""
+    guard = AdminToken(TOKEN)
+    clock = Clock()
+    site = AdminSite(GuardedResource(HealthAPI(WELL, guard.allows).resource(), guard), clock)
+    connection = Connection(site)
+    connection.send(b"POST /retry HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000000\r\n\r\n")
+    for _ in range(2 * MOST_BYTES // 1024):
+        connection.send(b"x" * 1024)
+        assert site.pending.held <= MOST_BYTES
+    connection.send(b"x")
+    assert [answer.status for answer in connection.answers()] == [413]
+    clock.advance(60)
+    assert (connection.closing, site.pending.held) == (True, 0)
+    connection.hang_up()
+    slow = Connection(site)
+    slow.send(b"GET / HTTP/1.1\r\n")
+    clock.advance(60)
+    assert [answer.status for answer in slow.answers()] == [408]
+    slow.hang_up()
+
+
+def test_connections_are_bounded(log_events: list[LogEvent]) -> None:
+    """They leave open files to those who bring records; the log does not say that max_connections would help."""
+    guard = AdminToken(TOKEN)
+    site = AdminSite(GuardedResource(HealthAPI(WELL, guard.allows).resource(), guard), Clock())
+    assert MOST_CONNECTIONS < OWN_DESCRIPTORS
+    connections = [Connection(site) for _ in range(MOST_CONNECTIONS)]
+    assert isinstance(site.buildProtocol(None), TurnedAway)
+    connections.pop().hang_up()
+    assert not isinstance(site.buildProtocol(None), TurnedAway)
+    for connection in connections:
+        connection.hang_up()
+    (said,) = [formatEvent(event) for event in log_events]
+    assert said == f"{MOST_CONNECTIONS} connections are open (the limit of the admin port); more get 503"
 
 
 def test_where_there_is_no_token() -> None:

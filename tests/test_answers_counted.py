@@ -10,6 +10,7 @@ from twisted.web.resource import Resource
 from axcollector.core.tally import Tally
 from axcollector.site import IngestSite
 from tests.fakes import HeldThread
+from tests.test_usual import Catalogued, catalog_of_one
 from tests.test_webapi import ACME, JSON, Stand
 from tests.wire import Connection, request
 
@@ -75,6 +76,31 @@ def test_who_hangs_up(tmp_path: Path, parser: str) -> None:
     writer.step()
     assert counted(stand.tally) == {("scope", 503, "BROKEN_OFF"): 1}
     assert stand.tally.ingest().accepted_records == 1
+
+
+@pytest.mark.parametrize("parser", ["llhttp", "twisted"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_hangs_up_after_usual_requests(tmp_path: Path, parser: str, fails: bool) -> None:
+    """A client whose head is remembered by then is counted as any other, whatever becomes of its batch."""
+    writer = HeldThread()
+    directory = Catalogued(catalog_of_one())
+    stand = Stand(tmp_path, parser=parser, writer=writer, directory=directory)
+    connection = Connection(stand.site)
+    post = request("POST", "/analytics/s1", BODY, (JSON,))
+    for _ in range(3):
+        connection.send(post)
+        writer.step()
+    assert counted(stand.tally) == {("scope", 200, "ACCEPTED"): 3}
+    assert directory.asked == (2 if parser == "llhttp" else 3)
+    stand.clock.advance(130)  # another interval, so another journal
+    stand.disk.full = fails
+    connection = Connection(stand.site) if connection.closing else connection
+    connection.send(post)
+    connection.hang_up()
+    while writer.jobs:
+        writer.step()
+    assert counted(stand.tally) == {("scope", 200, "ACCEPTED"): 3, ("scope", 503, "BROKEN_OFF"): 1}
+    assert stand.tally.ingest().accepted_records == (3 if fails else 4)
 
 
 def test_who_is_turned_away() -> None:

@@ -3,6 +3,7 @@
 import doctest
 import importlib.util
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -151,6 +152,32 @@ async def test_a_store_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(api.UploadFailed, match="Is a directory"):
         await put()
     await store.close()
+
+
+OPENED = """
+import os, sys
+root, file = sys.argv[1:]
+begun = []
+def note(event, arguments):
+    if event == "os.rename":
+        begun.append(True)
+    elif event == "open" and begun and isinstance(arguments[0], str) and arguments[0].startswith(root):
+        print(os.path.relpath(arguments[0], root))
+sys.path.insert(0, "docs/examples")
+from own_store import ArchiveStore
+store = ArchiveStore(root)
+sys.addaudithook(note)
+store._put("acme~prod", "date=1/time=2/file.gz", file)
+"""
+
+
+def test_what_it_delivers_survives(tmp_path: Path) -> None:
+    """When a file has its name, the names above it are synced too, the nearest first: its source is deleted then."""
+    (tmp_path / "archive" / "acme~prod").mkdir(parents=True)
+    (tmp_path / "file").write_bytes(b"x")
+    command = [sys.executable, "-c", OPENED, str(tmp_path / "archive"), str(tmp_path / "file")]
+    said = subprocess.check_output(command, text=True, cwd=DOCS.parent)
+    assert said.splitlines() == ["acme~prod/date=1/time=2", "acme~prod/date=1", "acme~prod", "."]
 
 
 def test_a_deprecation() -> None:

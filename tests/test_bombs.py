@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 
 from axcollector.core import payload
 from axcollector.core.errors import Rejected
-from axcollector.intake import without_trace
+from axcollector.core.traces import without_trace
 from tests.bombs import LIMITS, SHAPES, in_buffer
 from tests.test_intake import Fixture
 

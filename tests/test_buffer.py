@@ -452,7 +452,7 @@ def test_records_that_are_none() -> None:
     for value in (float("nan"), [{"x": float("-inf")}], object(), {"deep": None}):
         nested: Any = value
         if value == {"deep": None}:
-            for _ in range(5000):
+            for _ in range(200_000):
                 nested = [nested]
         buffer.add("a", {"v": nested, "other": None})
     assert buffer.counts.refused == {"BAD_DATA": 4}
@@ -503,6 +503,69 @@ def test_a_target_is_started_first_and_stopped_last() -> None:
     buffer.startService()
     result_of(buffer.stopService())
     assert target.running
+
+
+def test_started_or_stopped_twice() -> None:
+    """Once started is started; a second stop waits for the end of the first; started in midst of a stop it goes on."""
+    target = ServiceTarget()
+    buffer, clock = made(target)
+    buffer.startService()
+    result_of(buffer.stopService())
+    assert not target.running
+    slow = FakeTarget()
+    buffer, clock = made(slow)
+    slow.is_slow = True
+    buffer.add("a", {"n": 1})
+    stops = [buffer.stopService(), buffer.stopService()]
+    assert [stop.called for stop in stops] == [False, False]
+    buffer.startService()
+    assert buffer.add("a", {"n": 2}) is None
+    slow.step()
+    clock.advance(1)
+    slow.step()
+    for stop in stops:
+        result_of(stop)
+    assert (buffer.counts.accepted, buffer.counts.dropped) == (2, {})
+    result_of(buffer.stopService())
+    assert clock.getDelayedCalls() == []
+
+
+class HurriedTarget(FakeTarget):
+    """A slow target that takes everything at once when it is told to hurry."""
+
+    def hurry(self) -> None:
+        while self.waiting:
+            self.step()
+
+
+def test_a_target_is_hurried() -> None:
+    """When half of the time that a stop may take is over, and not before."""
+    target = HurriedTarget()
+    buffer, clock = made(target, stop_seconds=4)
+    target.is_slow = True
+    buffer.add("a", {"n": 1})
+    stopped = buffer.stopService()
+    clock.advance(1.9)
+    assert not stopped.called
+    clock.advance(0.2)
+    result_of(stopped)
+    assert (buffer.counts.accepted, clock.getDelayedCalls()) == (1, [])
+
+
+@pytest.mark.parametrize("full", ["drop_new", "drop_old"])
+def test_drops_are_told(full: str, log_events: list[LogEvent]) -> None:
+    """That records are dropped because nobody takes any is in the log, however they are."""
+    target = FakeTarget()
+    buffer, _ = made(target, max_records=4, full=full)
+    target.is_slow = True
+    for number in range(9):
+        buffer.add("a", {"n": number})
+    told = [event["log_format"].format(**event) for event in log_events if "what" in event]
+    assert [line.startswith("1 records were lost, the last of scope a: the buffer is full") for line in told] == [True]
+    stopped = buffer.stopService()
+    while target.waiting:
+        target.step()
+    result_of(stopped)
 
 
 def test_a_stop_does_not_last(log_events: list[LogEvent]) -> None:

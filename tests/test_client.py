@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import Clock
 from zope.interface import directlyProvides, providedBy
 
-from axcollector.api import Client
+from axcollector.api import Client, RecordBuffer
 from axcollector.core.errors import (
     ConfigError,
     LookupFailed,
@@ -352,11 +352,48 @@ async def test_a_stop_breaks_off() -> None:
         with pytest.raises(defer.CancelledError):
             await cancelled
         await until(lambda: stand.servers[0].requests)
-        stopped = stand.client.stopService()
-        stand.clock.advance(5)
+        stopped, again = stand.client.stopService(), stand.client.stopService()
+        stand.clock.advance(2.5)
+        assert not slow.called
+        stand.clock.advance(2.5)
         with pytest.raises(defer.CancelledError):
             await slow
         await stopped
+        await again
+
+
+@pytest_twisted.ensureDeferred
+async def test_cancelled_while_it_is_under_way() -> None:
+    """Who cancels is told at once, and nothing else comes of it when the request has been broken off."""
+    async with Stand(1) as stand:
+        stand.servers[0].answers = [HANG]
+        submitting = stand.client.submit("a", [GOOD])
+        await until(lambda: stand.servers[0].requests)
+        submitting.cancel()
+        with pytest.raises(defer.CancelledError):
+            await submitting
+        await until(lambda: not stand.servers[0].connections)
+        await turned()
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_buffer_is_stopped_while_no_answer_comes(tmp_path: Path) -> None:
+    """With a spool nothing is lost then: all of it is on disk, and the stop takes no longer than it may."""
+    async with Stand(1, spool_directory=str(tmp_path)) as stand:
+        stand.servers[0].answers = [HANG] * 100
+        buffer = RecordBuffer(stand.reactor, stand.client, batch_records=2)
+        buffer.startService()
+        for number in range(30):
+            buffer.add(f"scope{number % 3}", {"n": number})
+        await until(lambda: len(stand.servers[0].requests) == 3)
+        stopped = buffer.stopService()
+        stand.clock.advance(2.5)
+        await stopped
+        assert (buffer.counts.accepted, buffer.counts.dropped) == (30, {})
+        assert stand.client.spooled is not None
+        assert stand.client.spooled.bytes > 0
+        slow = stand.client.submit("other", [GOOD])
+        assert await slow == 1
 
 
 @pytest_twisted.ensureDeferred

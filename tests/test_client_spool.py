@@ -1,5 +1,6 @@
 """The disk spool of a client: what no collector takes now is durable, and is sent later, in order, at least once."""
 
+import errno
 import json
 import os
 import random
@@ -13,10 +14,13 @@ from pathlib import Path
 import pytest
 import pytest_twisted
 from twisted.internet import defer, reactor
+from twisted.logger import LogEvent
 
 from axcollector.api import Client
+from axcollector.client_journals import Quota, SentJournals
 from axcollector.client_spool import ClientSpool
 from axcollector.core.errors import DirectoryInUse, Overloaded, RateLimited, Rejected, SpoolFailed, Unreachable
+from axcollector.disk import AppendFile, Disk
 from tests.conftest import LoggedFailures
 from tests.running import Running, until
 from tests.test_buffer import FakeTarget
@@ -183,6 +187,133 @@ def test_refused_records_are_set_aside(tmp_path: Path, logged_failures: LoggedFa
     logged_failures.take(Exception)
 
 
+def test_a_full_disk_is_emptied(tmp_path: Path) -> None:
+    """Where it cannot be noted what was sent, each record is sent once all the same, while the process lives."""
+    bench = Bench(tmp_path)
+    bench.target.failing[""] = AWAY
+    bench.submit("a", *numbered(range(3)))
+    bench.reactor.turn_until(lambda: list(tmp_path.rglob("*.sent")) != [])
+    bench.stop()
+    (notes,) = tmp_path.rglob("*.sent")
+    notes.unlink()
+    notes.with_suffix(".sent.new").mkdir()  # so it can be neither removed nor written
+    bench = Bench(tmp_path)
+    bench.submit("b", b'{"n":3}')
+    bench.drain()
+    assert bench.target.taken == {"a": numbered(range(3)), "b": [b'{"n":3}']}
+    assert bench.files() == []
+    bench.stop()
+
+
+class DiskThatFills(Disk):
+    """A disk of which somebody may take all the room."""
+
+    is_full = False
+
+    def create(self, path: str) -> AppendFile:
+        file = super().create(path)
+        disk = self
+
+        class Checked(AppendFile):
+            def write(self, data: bytes | memoryview) -> None:
+                if disk.is_full:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                file.write(data)
+
+            def close(self) -> None:
+                file.close()
+
+        return Checked(path, -1)
+
+
+def test_notes_end_where_the_disk_is_full(tmp_path: Path) -> None:
+    """What was sent before is noted on disk, what is sent then is remembered, and not sent again in this life."""
+    bench = Bench(tmp_path)
+    bench.target.failing[""] = AWAY
+    submitting = [defer.ensureDeferred(bench.spool.submit(scope, numbered(range(3)))) for scope in "ab"]
+    bench.reactor.wait(defer.gatherResults(submitting))
+    bench.stop()
+    disk = DiskThatFills()
+    directory = str(tmp_path / "batches" / "tmp")
+
+    def reader() -> SentJournals:
+        journals = SentJournals(disk, directory, str(tmp_path), Quota(disk, directory, 1 << 20))
+        journals.prepare()
+        return journals
+
+    identity = next(tmp_path.rglob("*.journal")).stem
+    journals = reader()
+    (first, second), damaged = journals.open(identity)
+    assert damaged == 0
+    journals.finish(identity, first, ())
+    disk.is_full = True
+    journals.finish(identity, second, ())
+    assert journals.open(identity) == ([], 0)
+    journals.close()
+    disk.is_full = False
+    killed = reader()
+    assert killed.open(identity)[0] == [second]
+    killed.remove(identity)
+    assert bench.files() == []
+
+
+def test_refused_records_that_cannot_be_kept(tmp_path: Path) -> None:
+    """They stay where they are until they can be; what was taken beside them is not sent again."""
+    target = FakeTarget()
+    bench = Bench(tmp_path, target)
+    target.failing[""] = AWAY
+    bench.submit("a", b'{"n":1}', b'{"bad":2}')
+    (tmp_path / "refused").rmdir()
+    target.failing.clear()
+    bench.reactor.turn_until(lambda: bench.reactor.advance(2) or bench.spool.state.refused == 1)
+    for _ in range(5):
+        bench.reactor.advance(5)
+        bench.reactor.wait(bench.spool._reading_thread.run(int))
+    assert (bench.spool.holds, target.taken) == (True, {"a": [b'{"n":1}']})
+    (tmp_path / "refused").mkdir()
+    bench.drain()
+    assert target.taken == {"a": [b'{"n":1}']}
+    assert [path.suffix for path in tmp_path.glob("refused/*")] == [".jsonl"]
+    bench.stop()
+
+
+def test_a_journal_that_is_removed(tmp_path: Path, log_events: list[LogEvent]) -> None:
+    """It is told, and holds up nothing."""
+    bench = Bench(tmp_path)
+    bench.target.failing[""] = AWAY
+    bench.submit("a", b'{"n":1}')
+    bench.reactor.turn_until(lambda: bench.target.asked >= 2)  # the first journal has been read
+    bench.submit("a", b'{"n":2}')
+    max(tmp_path.rglob("*.journal")).unlink()
+    bench.target.failing.clear()
+    bench.drain()
+    assert bench.target.taken == {"a": [b'{"n":1}']}
+    assert [True for event in log_events if "somebody removed it" in (event["log_format"] or "")] == [True]
+    bench.stop()
+
+
+def test_a_damaged_journal(tmp_path: Path) -> None:
+    """What is whole of it is sent, and then it is kept, as a part of what may lie there."""
+    bench = Bench(tmp_path)
+    bench.target.failing[""] = AWAY
+    submitting = [defer.ensureDeferred(bench.spool.submit(scope, numbered(range(3)))) for scope in "ab"]
+    bench.reactor.wait(defer.gatherResults(submitting))
+    bench.stop()
+    (journal,) = tmp_path.rglob("*.journal")
+    content = bytearray(journal.read_bytes())
+    content[len(content) // 4] ^= 0xFF
+    journal.write_bytes(content)
+    bench = Bench(tmp_path)
+    bench.drain()
+    assert sum(map(len, bench.target.taken.values())) == 3
+    (kept,) = tmp_path.glob("unreadable/*.journal")
+    assert (kept.read_bytes(), bench.spool.state.bytes) == (content, len(content))
+    bench.stop()
+    bench = Bench(tmp_path)
+    assert (bench.spool.holds, bench.spool.state.bytes) == (False, len(content))
+    bench.stop()
+
+
 def test_it_is_bounded(tmp_path: Path) -> None:
     """When so much lies there, records are refused, until some has been sent."""
     bench = Bench(tmp_path, limit_bytes=3000)
@@ -218,11 +349,13 @@ def test_a_journal_that_cannot_be_read(tmp_path: Path) -> None:
     (journal,) = tmp_path.rglob("*.journal")
     hidden = journal.with_suffix(".hidden")
     journal.rename(hidden)
-    journal.mkdir()
+    journal.symlink_to(tmp_path)  # which cannot be read as a file
+    bench = Bench(tmp_path)
+    bench.reactor.turn_until(lambda: bench.reactor.getDelayedCalls() != [])
+    bench.stop()
     bench = Bench(tmp_path)
     bench.submit("a", b'{"n":2}')
     bench.reactor.advance(1)
-    journal.rmdir()
     hidden.rename(journal)
     bench.drain()
     assert bench.target.taken["a"] == [b'{"n":1}', b'{"n":2}']

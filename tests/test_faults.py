@@ -311,7 +311,10 @@ def test_any_faults() -> None:
 @pytest.mark.slow
 def test_very_many_faults() -> None:
     """The same, for longer."""
-    run_state_machine_as_test(AnyFaults, settings=settings(max_examples=500, stateful_step_count=40))
+    is_bounded = os.environ.get("AXCOLLECTOR_PROOFS") == "bounded"
+    run_state_machine_as_test(
+        AnyFaults, settings=settings(max_examples=150 if is_bounded else 500, stateful_step_count=40)
+    )
 
 
 def errors_in(log_events: list[LogEvent]) -> list[str]:

@@ -34,6 +34,7 @@ FLOORS: Final = {
         "apart",
         "threads",
         "on_stop",
+        "unwaited",
         "fairness",
         "premises",
         "bugs",

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from axcollector.collector import Collector
+from axcollector.core.delivery import PAUSES_TOLD
 from axcollector.core.errors import TenantRefused, UploadFailed
 from axcollector.core.status import Check, Status
-from axcollector.gathering import STUCK_SECONDS, STUCK_UPLOAD_SECONDS
+from axcollector.gathering import SLOW_SECONDS, STUCK_SECONDS, STUCK_UPLOAD_SECONDS
 from axcollector.registry import Registry
 from tests.fake_stores import MemoryStore
 from tests.test_collector import Reactor, collector_in
@@ -88,6 +89,27 @@ def test_of_a_store_nothing_is_known_before_the_first_file(place: Place) -> None
     assert place.checks["store"] == Check(ok=True, required=False)
 
 
+def test_a_spool_that_is_full_from_the_start(tmp_path: Path) -> None:
+    """It is not said to have room before somebody has looked, however long that takes."""
+    reactor = Reactor()
+    bucket = tmp_path / "data" / "ax" / "failed" / "acme~prod~20260102030400"
+    for directory in (*reversed(bucket.parents), bucket):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    (bucket / "whatever").write_bytes(bytes(100))
+    collector = collector_in(tmp_path, reactor, MemoryStore(), spool_quota_bytes=99)
+    collector.startService()
+    said = []
+
+    def is_known() -> bool:
+        said.append(collector.checks()["spool"])
+        return "its quota" in said[-1].reason
+
+    assert collector.checks()["spool"].reason == "Whether there is room is not known yet: it is being measured"
+    reactor.turn_until(is_known)
+    assert [each.ok for each in said] == [False] * len(said)
+    reactor.wait(collector.stopService())
+
+
 def test_a_store_that_is_away(place: Place) -> None:
     """It is told since when and why; the collector stays ready, and it is well again after the next file."""
     place.store.up = False
@@ -121,6 +143,24 @@ def test_a_tenant_that_is_paused(place: Place) -> None:
     assert (store.ok, store.reason) == (True, "1 paused, the first: signer: acme is paused: no")
 
 
+def test_very_many_tenants_that_are_paused(place: Place) -> None:
+    """They are counted; so many are told one by one that a look every two seconds costs nothing."""
+    uploader = place.collector.uploader
+    assert uploader is not None
+    place.store.refuse = lambda tenant, key: TenantRefused(f"signer: {tenant}", "no", 300.0)
+    tenants = PAUSES_TOLD + 1
+    with Registry.open(place.collector.config.registry_file) as registry:
+        scopes = [registry.add_scope(f"org{number}", "prod").id for number in range(tenants)]
+    place.until(lambda: place.collector.sync.catalog.tenant_of_scope(scopes[-1]) is not None)
+    for scope in scopes:
+        place.reactor.wait(place.collector.submit(scope, [RECORD]))
+    place.until(lambda: place.uploads["paused"] == tenants)
+    delivery = place.collector.status().delivery
+    assert (len(delivery.paused), delivery.paused_count) == (PAUSES_TOLD, tenants)
+    assert delivery.paused_until is not None
+    assert delivery.paused_until >= max(each.until for each in delivery.paused)
+
+
 def test_a_store_that_refuses(place: Place) -> None:
     """What the last upload met is told, also of a bucket in failed; that is no stuck uploader."""
     place.store.refuse = lambda tenant, key: UploadFailed("not this one")
@@ -150,6 +190,38 @@ def test_an_uploader_that_is_stuck(place: Place) -> None:
     place.store.step()
     place.until(lambda: place.uploads["delivered"] == 1)
     assert place.collector.status().ready
+
+
+def test_a_store_that_does_not_answer(place: Place) -> None:
+    """It is told long before an upload counts as stuck: nothing else has said that it is well."""
+    place.store.is_slow = True
+    place.reactor.advance(10 * SLOW_SECONDS)
+    place.until(lambda: place.checks["uploader"].ok)
+    place.send(RECORD)
+    place.until(lambda: place.collector.status().delivery.under_way == 1)
+    assert place.checks["store"].reason.startswith("Not known yet")
+    place.reactor.advance(SLOW_SECONDS + 1)
+    store = place.checks["store"]
+    assert (store.ok, store.required) == (False, False)
+    assert store.reason.startswith("It does not answer: 1 uploads are under way, and none has ended for 12")
+    assert place.collector.status().ready
+    place.store.is_slow = False
+    place.store.step()
+    place.until(lambda: place.uploads["delivered"] == 1)
+    assert place.checks["store"] == Check(ok=True, required=False)
+
+
+def test_sweeps_that_are_rare(tmp_path: Path) -> None:
+    """Between two of them nothing is stuck, however long that is."""
+    reactor = Reactor()
+    collector = collector_in(tmp_path, reactor, MemoryStore(), upload_interval=7200)
+    collector.startService()
+    reactor.turn_until(collector.directory.ready)
+    reactor.advance(7100)
+    assert collector.checks()["uploader"].ok
+    reactor.advance(STUCK_SECONDS + 200)
+    reactor.turn_until(lambda: collector.checks()["uploader"].ok)
+    reactor.wait(collector.stopService())
 
 
 def test_an_uploader_with_nothing_to_do(place: Place) -> None:

@@ -379,9 +379,69 @@ async def test_early_close(make_site: MakeSite) -> None:
                 await tick()
             client.transport.loseConnection()
             await client.closed
+            if data.endswith(b"body"):  # it may have gone, or only send no more
+                await door.seen(1)
+                door.resource.answer()
             while door.site.channels:
                 await tick()
             assert door.site.pending.held == 0
+
+
+# Clients that send no more, and wait
+
+
+@pytest_twisted.ensureDeferred
+async def test_a_client_that_sends_no_more(make_site: MakeSite) -> None:
+    """What it has asked whole is answered, and the connection closed; also what waits for its turn."""
+    async with Door(make_site, at_once=False) as door:
+        client = await door.connect(post(line=b"GET /1 HTTP/1.1") + post(line=b"GET /2 HTTP/1.1") + b"GET /3")
+        client.transport.loseWriteConnection()
+        for count in (1, 2):
+            await door.seen(count)
+            (channel,) = door.site.channels
+            while not channel._sends_no_more:
+                await tick()
+            assert not client.is_closed
+            door.resource.answer()
+        assert [a.body for a in await client.answers(3)] == [b"/1", b"/2"]
+        assert client.is_closed
+        assert len(door.resource.seen) == 2
+
+
+def test_many_requests_of_one_who_sends_no_more(make_site: MakeSite) -> None:
+    """They take turns as ever, and all are answered before the connection is closed."""
+    stand = InMemory(make_site)
+    connection = stand.ask(post() * 40 + b"GET")
+    connection.protocol.readConnectionLost()
+    connection.protocol.readConnectionLost()  # told again, because it was tried to read more
+    assert (len(stand.resource.seen), connection.closing) == (16, False)
+    stand.clock.advance(0)
+    connection.protocol.writeConnectionLost()  # which is never told, and means nothing
+    assert ([a.status for a in connection.answers()], connection.closing) == ([200] * 40, True)
+    stand.end(connection)
+
+
+@pytest.mark.parametrize("data", [b"", b"GET", post(b"Content-Length: 9", body=b"body"), post() + b"GET"])
+def test_one_who_sends_no_more_and_asks_nothing(make_site: MakeSite, data: bytes) -> None:
+    """Its connection is closed at once."""
+    stand = InMemory(make_site)
+    connection = stand.ask(data)
+    connection.protocol.readConnectionLost()
+    assert connection.closing
+    stand.end(connection)
+
+
+def test_one_who_sends_no_more_is_not_waited_for_without_end(make_site: MakeSite) -> None:
+    """It may have gone, so its request is to be answered in the time that it would have had to send one."""
+    stand = InMemory(make_site, at_once=False)
+    connection = stand.ask(PROBE)
+    stand.clock.advance(1000)
+    connection.protocol.readConnectionLost()
+    stand.clock.advance(TIMEOUT - 1)
+    assert not connection.aborted
+    stand.clock.advance(1)
+    assert connection.aborted
+    stand.end(connection)
 
 
 # How many

@@ -231,6 +231,7 @@ def test_table() -> None:
     [
         *(["--cells", "0"], ["--cells", "x"], ["--runs", "0"], ["--cpus", "999,1000"], ["--pool", "10"]),
         *(["--seconds", "1", "--interval", "2"], ["--json", "/nowhere/at/all"], ["-x"]),
+        ["--profile", "/nowhere/at/all", "--json", "figures.json"],
     ],
 )
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,8 @@ from axcollector.core.status import (
     Status,
     WorkerStatus,
 )
-from tests.promtool import check_metrics, check_rules, families_in, faults_in, names_in, needs_promtool
+from tests.docs_blocks import blocks
+from tests.promtool import check_config, check_metrics, check_rules, families_in, faults_in, names_in, needs_promtool
 from tests.wire import Answer, Connection, request
 
 DOCS: Final = Path(__file__).parent.parent / "docs"
@@ -70,6 +71,8 @@ FULL: Final = Status(
         lag_seconds=6.0,
         under_way=2,
         paused=[Paused("a", "b", 1030.0)],
+        paused_count=17,
+        paused_until=1040.0,
         salvaged_batches=1,
     ),
     catalog=CatalogStatus(source="registry", rows={"t": 5}, changed_at=400.0, heard_at=999.0, rebuild_seconds=0.5),
@@ -185,8 +188,8 @@ def test_values() -> None:
         "delivered_records_total": 18,
         "last_delivery_timestamp_seconds": 990,
         "delivery_lag_seconds": 6,
-        "paused_endpoints": 1,
-        "pause_remaining_seconds": 30,
+        "paused_endpoints": 17,
+        "pause_remaining_seconds": 40,
         "salvaged_batches_total": 1,
         "catalog_age_seconds": 600,
         "catalog_rebuild_seconds": 0.5,
@@ -279,6 +282,15 @@ def test_the_rules_warn_of_what_they_should() -> None:
         )
     } <= names
     assert all({"summary", "description"} == rule["annotations"].keys() for rule in group["rules"])
+
+
+@needs_promtool
+def test_the_page_tells_prometheus_whom_to_ask(tmp_path: Path) -> None:
+    """Prometheus takes the configuration that is shown."""
+    (block,) = blocks("metrics.rst", "yaml")
+    (tmp_path / "prometheus.yml").write_text(block.text)
+    status, said = check_config(tmp_path / "prometheus.yml")
+    assert (status, "SUCCESS" in said) == (0, True), said
 
 
 @needs_promtool

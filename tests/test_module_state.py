@@ -28,6 +28,9 @@ from tests.test_floors import modules
 CACHES = {
     "axcollector.buckets._checked": "of directories' names: the same for everybody, and bounded",
     "axcollector.core.layout.tenant_directory": "of tenants' names: the same for everybody, and bounded",
+    "axcollector.journal._directory_of": "likewise",
+    "axcollector.core.enrichment._names_of": "likewise",
+    "axcollector.answers.taken": "of numbers, likewise",
 }
 """Functions that remember results, which follow from the arguments alone."""
 

@@ -50,11 +50,12 @@ def test_two_owners(tmp_path: Path) -> None:
     second.release()
 
 
-def test_a_damaged_count(tmp_path: Path, log_events: list[LogEvent]) -> None:
+@pytest.mark.parametrize("content", ["garbage", ""])
+def test_a_damaged_count(tmp_path: Path, content: str, log_events: list[LogEvent]) -> None:
     """A count that cannot be read is replaced by a number larger than any, so that no name is used twice."""
     place = premises(tmp_path)
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "starts").write_text("garbage")
+    (tmp_path / "data" / "starts").write_text(content)
     place.acquire(None, lambda: "made", 1_480_000_000.5)
     assert place.starts == 1_480_000_001
     assert [event["log_level"].name for event in log_events] == ["error"]

@@ -157,6 +157,17 @@ def test_what_is_asked_for_is_obeyed_within_bounds(asked: float, seconds: float)
     assert Pauses().failed("a", "host", "503", asked, NOW, 0.9).until == NOW + seconds
 
 
+def test_very_many_pauses() -> None:
+    """Each tenant at a signer may be one: all are counted, those that began first are told, by name."""
+    pauses = Pauses()
+    assert (len(pauses), pauses.current(3), pauses.longest()) == (0, (), None)
+    for number in range(2000):
+        pauses.failed(number, f"tenant {9999 - number}", "no", 60.0 + number % 7, NOW, 0.0)
+    assert len(pauses) == len(pauses.current()) == 2000
+    assert [each.authority for each in pauses.current(3)] == ["tenant 9997", "tenant 9998", "tenant 9999"]
+    assert pauses.longest() == NOW + 66
+
+
 def test_a_long_table_forgets() -> None:
     """What nobody has asked about for an hour goes once there are a thousand; what is being probed stays."""
     pauses = Pauses()

@@ -22,10 +22,10 @@ from twisted.logger import LogEvent, formatEvent
 from axcollector import __version__
 from axcollector.core.errors import ConfigError
 from axcollector.launch import CannotStart
-from axcollector.services import Unwaited
 from axcollector.signer.config import SIGNER_KEYS, SignerConfig, read_signer_config
 from axcollector.signer_tap import Options, launched, makeService
 from axcollector.tokens import Bound, TokenFile
+from axcollector.unwaited import Unwaited
 from tests.fakes import result_of
 from tests.test_signing import PATH, query
 from tests.test_tap import TWISTD, StandIn, ended, environment

@@ -1,5 +1,6 @@
 """What lies in the stages, looked at in steps."""
 
+import gc
 import os
 from pathlib import Path
 from typing import Final
@@ -133,6 +134,8 @@ def test_a_long_stage(place: Place) -> None:
         place.bucket("failed", START + number, 1)
     assert place.look() == 4 + 2
     assert place.found("failed") == (count, count, START)
+    of_stages = [each for each in gc.get_objects() if type(each).__module__ == "axcollector.stages"]
+    assert len(of_stages) < SLICE, "the garbage collector looks at each bucket"
     assert len(place.stages.failed) == min(count, LISTED)
     listed = place.disk.listed
     assert [place.look() for _ in range(_PASSES_BETWEEN - 1)] == [4] * (_PASSES_BETWEEN - 1)

@@ -1,5 +1,6 @@
 """What a collector says of itself: gathered of a real one, and as JSON on the admin port."""
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,15 @@ def test_ten_thousand_tenants_are_told_in_turns() -> None:
     assert [each.records for each in tenants] == list(range(9999, -1, -1))
     assert tenants[0] == TenantTraffic("org-9999", "Prod", 9999, 99990, 5.0)
     assert turns >= 2 * (10_000 // TENANTS_A_TURN) - 1
+
+
+def test_nothing_of_tenants_is_looked_at_for_cycles() -> None:
+    """However many there are, and whoever asks for them, the garbage collector has no more to look at."""
+    traffic = Subject(100).traffic
+    (piece,) = traffic.pieces(100)
+    of_tenants = [each for each in gc.get_objects() if type(each).__module__ == "axcollector.core.traffic"]
+    assert [each for each in piece if gc.is_tracked(each)] == []
+    assert {type(each) for each in of_tenants} <= {Traffic}
 
 
 def test_some_tenants() -> None:

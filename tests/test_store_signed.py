@@ -21,6 +21,8 @@ from twisted.python.failure import Failure
 from twisted.web.client import Agent
 from twisted.web.http import Request
 
+from axcollector.bearer import BearerToken
+from axcollector.config import Config
 from axcollector.core import layout
 from axcollector.core.errors import (
     CredentialsRefused,
@@ -31,10 +33,12 @@ from axcollector.core.errors import (
     TimedOut,
     UploadFailed,
 )
+from axcollector.destination import store_maker
 from axcollector.disk import Disk
 from axcollector.stores.base import Store
 from axcollector.stores.signed import SignedStore, tenant_parameter
 from axcollector.stores.transfer import MAX_ANSWER_BYTES, Transfer
+from tests.fakes import HeldThread
 from tests.signing_server import Misbehaviour, RawServer, SigningServer, answer, never, url_of
 
 TENANT = "acme~test"
@@ -257,6 +261,21 @@ def test_a_token_that_cannot_be_read_pauses_the_signer(source: Path) -> None:
     failure = failure_of(Memory(token=missing).put(source))
     assert isinstance(failure, CredentialsRefused)
     assert str(failure) == "the bearer token cannot be read: No such file or directory"
+
+
+def test_a_token_file_is_read_in_a_thread(tmp_path: Path, source: Path) -> None:
+    """It may lie on a file system that does not answer; nothing is asked for meanwhile."""
+    reactor, thread = MemoryReactorClock(), HeldThread()
+    (tmp_path / "token").write_text(TOKEN)
+    config = Config(uap_server_base="http://127.0.0.1:1", bearer_token_file=str(tmp_path / "token"))
+    done = store_maker(reactor, thread, Disk(), config)(BearerToken(config)).put(TENANT, KEY, str(source))
+    reactor.advance(0)
+    assert (len(thread.jobs), reactor.tcpClients) == (1, [])
+    thread.step()
+    reactor.advance(0)
+    assert [client[:2] for client in reactor.tcpClients] == [("127.0.0.1", 1)]
+    done.addErrback(lambda failure: failure.trap(defer.CancelledError, EndpointUnavailable))
+    done.cancel()
 
 
 def test_no_token_yet_pauses_the_signer(source: Path) -> None:

@@ -142,6 +142,16 @@ def test_threads_end_with_their_last_user() -> None:
     stand.stop()
 
 
+def test_threads_end_though_nobody_hears_of_it() -> None:
+    """The reactor may have stopped before the work is done."""
+    stand = Stand(1, 1)
+    event, _ = stand.hold(0)
+    stand.kinds[0].stopService()
+    event.set()
+    for thread in stand.started:
+        thread.join()
+
+
 def test_started_again_while_the_last_work_goes_on(stands: Callable[..., Stand]) -> None:
     """Then it comes behind that, in order."""
     stand = stands(2, 1)

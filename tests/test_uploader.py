@@ -596,6 +596,26 @@ def test_stopping_breaks_off_and_keeps(place: Place) -> None:
     assert len(place.store.puts) == 2
 
 
+def test_a_store_of_coroutines(place: Place) -> None:
+    """A put may be an `async def`; a stop breaks it off as any other."""
+
+    class AsyncStore(MemoryStore):
+        async def put(self, tenant: str, key: str, path: str) -> None:  # type: ignore[override]
+            await super().put(tenant, key, path)
+
+    place.store = AsyncStore()
+    place.make().startService()
+    place.stage("acme~test", "a")
+    result_of(place.uploader.sweep())
+    assert len(place.store.objects) == 1
+    place.store.is_slow = True
+    place.stage("acme~test", "b")
+    result_of(place.uploader.sweep())
+    assert len(place.store.waiting) == 1
+    result_of(place.uploader.stopService())
+    assert (place.store.waiting, len(place.left())) == ([], 2)
+
+
 def test_stopping_waits_for_the_disk(place: Place) -> None:
     """A file whose upload has succeeded is deleted before the stop is done."""
     worker = HeldThread()

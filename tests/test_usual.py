@@ -295,6 +295,27 @@ def test_closing_behind_the_answer(here: Callable[..., Stand]) -> None:
         connection.hang_up()
 
 
+@pytest.mark.parametrize("usual", [True, False])
+def test_a_client_that_sends_no_more(here: Callable[..., Stand], usual: bool) -> None:
+    """It gets the answer, once its batch is durable, and those to what it sent behind it; then it is closed."""
+    thread = HeldThread()
+    held = here(writer=thread)
+    connection = Connection(held.site)
+    for data in (GOOD, GOOD) if usual else ():
+        connection.send(data)
+        thread.step()
+    assert len(connection.answers()) == (2 if usual else 0)
+    connection.send(GOOD)
+    connection.send(GOOD + b"POST")
+    connection.protocol.readConnectionLost()
+    for _ in range(2):
+        assert (connection.answers(), connection.closing) == ([], False)
+        thread.step()
+        assert [answer.status for answer in connection.answers()] == [200]
+    assert connection.closing
+    connection.hang_up()
+
+
 def test_draining(here: Callable[..., Stand]) -> None:
     """A remembered head does not keep a connection open that is to end with the next answer."""
     door = here()

@@ -32,25 +32,21 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["wheel", "source", "editable"])
-def test_installed(tmp_path: Path, checkout: Path, how: str) -> None:
+def test_installed(tmp_path: Path, checkout: Path) -> None:
     """However it is installed, `twistd` lists the plugin, and the console command works."""
     environment = tmp_path / "environment"
     run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
-    pip = [environment / "bin" / "pip", "install", "-q"]
-    if how == "wheel":
-        run(environment / "bin" / "pip", "wheel", "-q", "--no-deps", "-w", tmp_path, checkout, cwd=tmp_path)
-        (wheel,) = tmp_path.glob("axcollector-*.whl")
-        run(*pip, wheel, cwd=tmp_path)
-    elif how == "source":
-        run(*pip, ".", cwd=checkout)
-    else:
-        run(*pip, "-e", ".", "--config-settings", "editable_mode=compat", cwd=checkout)
-    listed = run(environment / "bin" / "twistd", "--help", cwd=tmp_path)
-    assert "    axcollector " in listed
-    assert "scope" in run(environment / "bin" / "axcollector", "--help", cwd=tmp_path)
-    code = "import axcollector.api, importlib.util; print(importlib.util.find_spec('tests'))"
-    assert run(environment / "bin" / "python", "-c", code, cwd=tmp_path) == "None\n"
-    files = run(environment / "bin" / "pip", "show", "-f", "axcollector", cwd=tmp_path)
-    parts = ("py.typed", "admin/static/main.js", "admin/static/vendor/uPlot.LICENSE")
-    assert how == "editable" or all(f"axcollector/{part}" in files for part in parts)
+    pip = environment / "bin" / "pip"
+    run(pip, "wheel", "-q", "--no-deps", "-w", tmp_path, checkout, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("axcollector-*.whl")
+    editable = ["-e", ".", "--config-settings", "editable_mode=compat"]
+    for how in ([wheel], ["--no-deps", "."], ["--no-deps", *editable]):
+        run(pip, "install", "-q", *how, cwd=checkout)
+        assert "    axcollector " in run(environment / "bin" / "twistd", "--help", cwd=tmp_path)
+        assert "scope" in run(environment / "bin" / "axcollector", "--help", cwd=tmp_path)
+        code = "import axcollector.api, importlib.util; print(importlib.util.find_spec('tests'))"
+        assert run(environment / "bin" / "python", "-c", code, cwd=tmp_path) == "None\n"
+        files = run(pip, "show", "-f", "axcollector", cwd=tmp_path)
+        parts = ("py.typed", "admin/static/main.js", "admin/static/vendor/uPlot.LICENSE")
+        assert "-e" in how or all(f"axcollector/{part}" in files for part in parts)
+        run(pip, "uninstall", "-q", "-y", "axcollector", cwd=tmp_path)

@@ -176,8 +176,8 @@ def test_each_gets_its_sockets_and_its_number(tmp_path: Path) -> None:
     f.end()
 
 
-def test_readiness_is_that_of_any(tmp_path: Path) -> None:
-    """Not ready when no worker is; of what all of them lack the first one's words are told."""
+def test_readiness_of_several(tmp_path: Path) -> None:
+    """Not ready when no worker is; who has room is enough, but whoever takes records needs to know the tenants."""
     f = Fixture(tmp_path)
     assert f.workers.problems()["workers"] == "No worker process takes records"
     f.reactor.run()
@@ -186,7 +186,11 @@ def test_readiness_is_that_of_any(tmp_path: Path) -> None:
     f.started[0].says(Ready())
     assert f.workers.problems() == {"catalog": "none yet", "spool": "full", "workers": None}
     f.started[1].says(Standing({"catalog": None, "spool": "also full"}, {}), Ready())
-    assert f.workers.problems() == {"catalog": None, "spool": "full", "workers": None}
+    assert f.workers.problems() == {"catalog": "none yet", "spool": "full", "workers": None}
+    f.started[1].says(Standing({"catalog": None, "spool": None}, {}))
+    assert f.workers.problems() == {"catalog": "none yet", "spool": None, "workers": None}
+    f.started[0].says(Standing({"catalog": None, "spool": "full", "tokens": "cannot be read"}, {}))
+    assert f.workers.problems() == {"catalog": None, "spool": None, "tokens": "cannot be read", "workers": None}
     f.end()
 
 

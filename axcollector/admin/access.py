@@ -15,14 +15,19 @@ from klein.resource import KleinResource
 from twisted.internet.interfaces import IReactorTime
 from twisted.web.iweb import IRequest
 from twisted.web.resource import Resource
-from twisted.web.server import Site
 
 from axcollector import answers
+from axcollector.admin.asked import MOST_BYTES
 from axcollector.core.authorization import BEARER_OR_BASIC, token_in
 from axcollector.core.errors import ConfigError, Rejected
 from axcollector.regular import regular
+from axcollector.site import IngestSite
 
 OPEN: Final = frozenset({b"/healthz", b"/readyz"})
+MOST_CONNECTIONS: Final = 128
+"""Fewer than the open files that connections for records leave to the rest of the process."""
+_MOST_PENDING_BYTES: Final = 1 << 18
+_REQUEST_SECONDS: Final = 30.0
 _TOKEN: Final = re.compile(rb"\s*([!-~]{1,4096})\s*")
 
 
@@ -91,15 +96,22 @@ class GuardedResource(Resource):
         return b"" if request.method == b"HEAD" else body
 
 
-class AdminSite(Site):
-    """Where the admin pages are served."""
+class AdminSite(IngestSite):
+    """Where the admin pages are served, to whoever gets that far: what comes is bounded before the token is looked at.
+
+    It writes no access log: a probe comes every few seconds, and what stands in a path or query may be a secret.
+    """
 
     def __init__(self, pages: GuardedResource, clock: IReactorTime) -> None:
-        make: Any = super().__init__  # has no types
-        make(pages, reactor=clock)
-
-    def log(self, request: object) -> None:
-        """Write no access log: a probe comes every few seconds, and what stands in a path or query may be a secret."""
+        super().__init__(
+            pages,
+            clock,
+            max_body_bytes=MOST_BYTES,
+            max_pending_bytes=_MOST_PENDING_BYTES,
+            request_timeout_seconds=_REQUEST_SECONDS,
+            max_connections=MOST_CONNECTIONS,
+            limit_name="the limit of the admin port",
+        )
 
 
 def _digest(token: bytes) -> bytes:

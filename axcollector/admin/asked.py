@@ -5,12 +5,14 @@ from typing import Final, TypeVar
 import msgspec
 from twisted.web.iweb import IRequest
 
-from axcollector.core.errors import Rejected
+from axcollector.core.errors import Overloaded, Rejected
+from axcollector.reception import Reception
 
 T = TypeVar("T")
 
 _MOST_DIGITS: Final = 15
-_MOST_BYTES: Final = 4096
+MOST_BYTES: Final = 4096
+"""A body may have so many; of a longer one nothing is kept."""
 
 
 def number_asked(request: IRequest, name: str) -> int:
@@ -31,9 +33,12 @@ def document_asked(request: IRequest, kind: type[T]) -> T:
     Raises:
         Rejected: It is not of its kind.
     """
-    body = request.content.read(_MOST_BYTES + 1)
-    if len(body) > _MOST_BYTES:
-        raise Rejected("PAYLOAD_TOO_LARGE", f"The body may have {_MOST_BYTES} bytes")
+    reception: Reception = getattr(request, "reception", None) or Reception()
+    if reception.shed:
+        raise Overloaded("Too many bytes are being received already")
+    body = request.content.read(MOST_BYTES + 1)
+    if reception.oversize or len(body) > MOST_BYTES:
+        raise Rejected("PAYLOAD_TOO_LARGE", f"The body may have {MOST_BYTES} bytes")
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, RecursionError) as exc:

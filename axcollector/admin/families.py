@@ -86,9 +86,9 @@ def _of_delivery(delivery: DeliveryStatus, now: float) -> Iterator[Metric]:
     if delivery.lag_seconds is not None:
         about = "How long after the end of its interval the last delivered file was delivered."
         yield _gauge("delivery_lag_seconds", about, delivery.lag_seconds)
-    yield _gauge("paused_endpoints", "Stores, signers or tenants at a signer that are paused.", len(delivery.paused))
-    longest = max((pause.until - now for pause in delivery.paused), default=0.0)
-    yield _gauge("pause_remaining_seconds", "How long the longest pause goes on; 0: none.", max(0.0, longest))
+    yield _gauge("paused_endpoints", "Stores, signers or tenants at a signer that are paused.", delivery.paused_count)
+    remaining = 0.0 if delivery.paused_until is None else max(0.0, delivery.paused_until - now)
+    yield _gauge("pause_remaining_seconds", "How long the longest pause goes on; 0: none.", remaining)
     yield _counter("salvaged_batches", "Batches taken out of torn or damaged journals.", delivery.salvaged_batches)
 
 

@@ -20,7 +20,7 @@ from axcollector.cli.quarantine_client import url_of
 from axcollector.cli.send_input import Input
 from axcollector.core.errors import CommandFailed, ConfigError
 from axcollector.sending import Batch, Result, Sending
-from axcollector.services import Unwaited
+from axcollector.unwaited import Unwaited
 
 NUMBERS: Final = {
     "concurrency": (8, 256, "How many requests may be under way at once"),

@@ -110,7 +110,9 @@ def _stages(status: Status) -> Iterator[str]:
 def _troubles(status: Status) -> Iterator[str]:
     """What an operator would want to act on."""
     delivery = status.delivery
-    lines = [f"paused  {each.authority}: {each.reason}" for each in delivery.paused]
+    lines = [f"paused  {each.authority}: {each.reason}" for each in delivery.paused[:_MOST]]
+    if delivery.paused_count > len(lines):
+        lines.append(f"        and {delivery.paused_count - len(lines):,} more that are paused")
     lines += [
         f"failed  {each.bucket}: {each.reason or 'why is not known any more'}" for each in delivery.failed[:_MOST]
     ]

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from axcollector.core.retry import Pause
 
+PAUSES_TOLD = 100
+"""Of so many pauses each is told: there may be 10,000, and they are asked for every two seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
@@ -65,7 +68,9 @@ class UploaderStatus:
         backlog: What waits.
         oldest_age_seconds: How long ago the interval of the oldest bucket in staging began; None where there is none.
         in_flight: Files under way now.
-        paused: Who is waited for: until when, and why.
+        paused: Who is waited for: until when, and why; `PAUSES_TOLD` of them.
+        paused_count: How many they are: each tenant at a signer may be one.
+        paused_until: Until when the longest pause lasts; None where there is none.
         counts: What has happened since the start.
     """
 
@@ -73,4 +78,6 @@ class UploaderStatus:
     oldest_age_seconds: float | None = None
     in_flight: int = 0
     paused: tuple[Pause, ...] = ()
+    paused_count: int = 0
+    paused_until: float | None = None
     counts: Counts = field(default_factory=Counts)

@@ -184,7 +184,7 @@ class DirectoryInUse(AxcollectorError):
         holder = f"process {pid}" if pid is not None else "another process"
         super().__init__(
             f"{holder} already works in this data directory (lock file {path});"
-            " stop it, or give this one a local_storage_path of its own"
+            " stop it, or give this one a directory of its own (local_storage_path, or spool_directory of a client)"
         )
         self.path = path
         self.pid = pid

@@ -54,10 +54,12 @@ class Gathering(Generic[W]):
 
     Attributes:
         queues: The queue of each scope of which something is held or waits.
+        displaced: How many records were dropped because there was no room.
     """
 
     def __init__(self, bounds: Bounds, full: Full) -> None:
         self.queues: dict[str, Queue[W]] = {}
+        self.displaced = 0
         self._bounds = bounds
         self._full = full
         self._records_each = max(1, bounds.max_records // 2)
@@ -116,6 +118,7 @@ class Gathering(Generic[W]):
 
     def _drop(self, queue: Queue[W], text: bytes) -> None:
         """Drop a record that comes."""
+        self.displaced += 1
         self._dropped["full" if len(text) <= self._bytes_each else "too_large"] += 1
         self._forget_empty(queue)
 
@@ -259,6 +262,7 @@ class Gathering(Generic[W]):
             victim.bytes -= len(old)
             self._records -= 1
             self._bytes -= len(old)
+            self.displaced += 1
             self._dropped["full"] += 1
             if victim is not queue:
                 self._forget_empty(victim)

@@ -17,6 +17,7 @@ Pure: time and chance are arguments.
 import email.utils
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
+from itertools import islice
 
 MAX_PAUSE_SECONDS = 300.0
 """No pause is longer, whatever an authority asks for."""
@@ -192,9 +193,17 @@ class Pauses:
         """The pause of an authority, until it is free again."""
         return self._pauses.get(authority)
 
-    def current(self) -> tuple[Pause, ...]:
-        """All that are paused, waiting for a probe or being probed, by name."""
-        return tuple(self._pauses[authority] for authority in sorted(self._pauses))
+    def __len__(self) -> int:
+        """How many are paused, waiting for a probe or being probed."""
+        return len(self._pauses)
+
+    def current(self, limit: int | None = None) -> tuple[Pause, ...]:
+        """These, or of so many those that were paused first, by name."""
+        return tuple(self._pauses[authority] for authority in sorted(islice(self._pauses, limit)))
+
+    def longest(self) -> float | None:
+        """Until when the longest pause lasts; None where there is none."""
+        return max([pause.until for pause in self._pauses.values()], default=None)
 
     def _bounded(self, seconds: float) -> float:
         return min(max(seconds, self._backoff.floor_seconds), MAX_PAUSE_SECONDS)

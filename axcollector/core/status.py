@@ -110,7 +110,7 @@ class Paused(msgspec.Struct, frozen=True):
     until: float
 
 
-class FailedBucket(msgspec.Struct, frozen=True):
+class FailedBucket(msgspec.Struct, frozen=True, gc=False):
     """A bucket that was given up, and why its last attempt failed ("" where that is not known any more)."""
 
     bucket: str
@@ -130,7 +130,9 @@ class DeliveryStatus(msgspec.Struct, frozen=True, kw_only=True):
         upload_seconds: How long the uploads of delivered files took.
         lag_seconds: How long after the end of its interval the last delivered file was delivered; None before.
         under_way: Uploads at this moment.
-        paused: The authorities that are paused.
+        paused: The authorities that are paused, at most 100.
+        paused_count: How many are paused.
+        paused_until: Until when the longest pause lasts; None where there is none.
         failed: Buckets in `failed`, the oldest first, at most 1,000.
         salvaged_batches: Batches that were taken out of damaged journals.
     """
@@ -144,6 +146,8 @@ class DeliveryStatus(msgspec.Struct, frozen=True, kw_only=True):
     lag_seconds: float | None = None
     under_way: int = 0
     paused: Sequence[Paused] = ()
+    paused_count: int = 0
+    paused_until: float | None = None
     failed: Sequence[FailedBucket] = ()
     salvaged_batches: int = 0
 
@@ -236,7 +240,7 @@ def required_checks(problems: Mapping[str, str | None]) -> dict[str, Check]:
     return {name: Check(problem is None, problem or "") for name, problem in problems.items()}
 
 
-class TenantTraffic(msgspec.Struct, frozen=True):
+class TenantTraffic(msgspec.Struct, frozen=True, gc=False):
     """What one tenant has sent since the start; `GET /tenants` is a list of these, by records, descending."""
 
     organization: str

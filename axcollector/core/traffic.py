@@ -6,10 +6,17 @@ Pure.
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+import msgspec
+
 from axcollector.core.status import TenantTraffic
 
-_Row = list[float]
-"""Records, bytes, and when the last came: changed in place."""
+
+class _Row(msgspec.Struct, gc=False):
+    """Records, bytes, and when the last came: changed in place. There are many, and the garbage collector sees none."""
+
+    records: int = 0
+    bytes: int = 0
+    last_at: float = 0.0
 
 
 class Traffic:
@@ -26,10 +33,10 @@ class Traffic:
         """Records of a tenant, of which organization and environment are given, became durable."""
         row = self._rows.get(tenant)
         if row is None:
-            row = self._rows[tenant] = [0, 0, 0.0]
-        row[0] += records
-        row[1] += size
-        row[2] = now
+            row = self._rows[tenant] = _Row()
+        row.records += records
+        row.bytes += size
+        row.last_at = now
 
     def add_all(self, traffic: Iterable[TenantTraffic]) -> None:
         """Add what somebody else has counted, and has taken out of its own table."""
@@ -49,4 +56,4 @@ class Traffic:
 
 
 def _traffic_of(tenant: tuple[str, str], row: _Row) -> TenantTraffic:
-    return TenantTraffic(*tenant, int(row[0]), int(row[1]), row[2])
+    return TenantTraffic(*tenant, row.records, row.bytes, row.last_at)

@@ -16,7 +16,8 @@ long that authority asks to be left alone. Errors of the libraries that a store 
 the store; their messages hold no token, no secret and no signed URL.
 """
 
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from twisted.internet import defer
 
@@ -24,8 +25,8 @@ from twisted.internet import defer
 class Store(Protocol):
     """A place where files go."""
 
-    def put(self, tenant: str, key: str, path: str) -> "defer.Deferred[None]":
-        """Deliver a file.
+    def put(self, tenant: str, key: str, path: str) -> "defer.Deferred[None] | Coroutine[Any, Any, None]":
+        """Deliver a file; it may be an `async def`.
 
         Args:
             tenant: `{org}~{env}`, encoded, as `layout.tenant_directory` writes it.

@@ -45,6 +45,8 @@ _EXPIRED: Final = re.compile(rb"expired|<Code>AccessDenied</Code>", re.IGNORECAS
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
 
+Token = Callable[[], "str | defer.Deferred[str | None] | None"]
+
 
 class _SignedUrl(msgspec.Struct):
     url: str
@@ -57,7 +59,7 @@ class SignedStore:
         self,
         transfer: Transfer,
         server_base: str,
-        token: Callable[[], str | None],
+        token: Token,
         refused: Callable[[str | None], object] = lambda _: None,
     ) -> None:
         """Prepare.
@@ -65,7 +67,8 @@ class SignedStore:
         Args:
             transfer: What sends requests.
             server_base: `uap_server_base`: the signer's URL, up to `/analytics`.
-            token: Gives the bearer token of the moment, or None for none; may raise `OSError`, or `NoTokenYet`.
+            token: Gives the bearer token of the moment, or None for none, perhaps later; may raise `OSError`, or
+                `NoTokenYet`.
             refused: Is told of a token that the signer does not know.
         """
         self._transfer = transfer
@@ -80,7 +83,7 @@ class SignedStore:
         reactor: IReactorTime,
         disk: Disk,
         server_base: str,
-        token: Callable[[], str | None],
+        token: Token,
         refused: Callable[[str | None], object] = lambda _: None,
         *,
         timeout_seconds: float,
@@ -145,7 +148,7 @@ class SignedStore:
             "encrypt": "true",
         }
         url = f"{self._endpoint}?{urlencode(query, quote_via=quote, safe='')}"
-        token = self._current_token()
+        token = await self._current_token()
         headers = Headers({} if token is None else {"Authorization": [f"Bearer {token}"]})
         try:
             answer = await self._transfer.get(SIGNER, url, headers)
@@ -163,9 +166,10 @@ class SignedStore:
             raise UploadFailed(message)
         return _parse(answer)
 
-    def _current_token(self) -> str | None:
+    async def _current_token(self) -> str | None:
         try:
-            return self._token()
+            token = self._token()
+            return await token if isinstance(token, defer.Deferred) else token
         except OSError as exc:
             message = f"the bearer token cannot be read: {exc.strerror}"
             raise CredentialsRefused(SIGNER, message) from exc

@@ -26,6 +26,7 @@ REPORTS: Final = 3
 LOCK: Final = 4
 FIRST_SOCKET: Final = 5
 _NO_WORKER: Final = "No worker process takes records"
+_NEEDED_BY_ALL: Final = frozenset({"catalog", "tokens"})
 _LONGEST_LINE_BYTES: Final = 10_000
 
 
@@ -206,13 +207,24 @@ class WorkerProcess(ProcessProtocol):
 
 
 def problems_of(processes: Sequence[WorkerProcess]) -> Mapping[str, str | None]:
-    """What keeps all of some workers from being ready, by check; None where one is not kept by it."""
+    """What keeps some workers, between which requests are shared out, from being ready, by check.
+
+    None where one at least is well. Of what a worker answers 500 without, all that take records need to have it; what
+    the others of a check lack is answered with 503, and tried again.
+    """
     ready = [each.standing.problems for each in processes if each.is_ready and each.standing is not None]
     if not ready:
         return {"catalog": str(NotReady()), "spool": _NO_WORKER, "workers": _NO_WORKER}
     names = dict.fromkeys(name for problems in ready for name in problems)
     found = {name: [problems.get(name) for problems in ready] for name in names}
-    return {**{name: None if None in each else each[0] for name, each in found.items()}, "workers": None}
+    return {**{name: _problem_of(name, each) for name, each in found.items()}, "workers": None}
+
+
+def _problem_of(check: str, said: Sequence[str | None]) -> str | None:
+    """What is wrong, given what each worker says of one check."""
+    if None in said and check not in _NEEDED_BY_ALL:
+        return None
+    return next(filter(None, said), None)
 
 
 def _wait(waiting: "list[defer.Deferred[None]]", *, over: bool) -> "defer.Deferred[None]":

@@ -21,11 +21,20 @@ from axcollector.api import CredentialsRefused, EndpointUnavailable, FileRefused
 MAX_BYTES = 1 << 30
 
 
+def sync(path: str) -> None:
+    """Bring a file, or the names in a directory, to stable storage."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 class ArchiveStore:
     """Copies files into an archive."""
 
     def __init__(self, root: str, max_bytes: int = MAX_BYTES) -> None:
-        self._root = root
+        self._root = os.path.abspath(root)
         self._max_bytes = max_bytes
         self._authority = f"archive:{root}"
 
@@ -49,12 +58,11 @@ class ArchiveStore:
         try:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             shutil.copyfile(path, target + ".new")
-            descriptor = os.open(target + ".new", os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            sync(target + ".new")
             os.replace(target + ".new", target)  # whoever reads sees whole files only
+            while target != self._root:  # the collector deletes its copy now, so names are to survive a power loss, too
+                target = os.path.dirname(target)
+                sync(target)
         except PermissionError as exc:
             raise CredentialsRefused(self._authority, "the archive may not be written") from exc
         except OSError as exc:

@@ -44,8 +44,10 @@ function showFailed({ failed }, stages) {
   });
 }
 
-function showPaused({ paused }, now) {
+function showPaused({ paused, paused_count: total }, now) {
   show(byId("paused-part"), paused.length > 0);
+  const shown = total > paused.length ? ` (${count(total)}, of which ${count(paused.length)} are shown)` : "";
+  setText(byId("paused-title"), `Paused${shown}`);
   list(
     byId("paused"), paused, (each) => each.authority,
     () => element("li", { "data-mood": "warn" }, element("b"), element("span")),
