@@ -70,6 +70,10 @@ class QuarantineFile:
                 message = f"{self._path} is damaged: {exc}; what can be read of it may be shown, and is not sent"
                 raise QuarantineDamaged(message) from exc
 
+    def done_lines(self) -> set[int]:
+        """The numbers of the lines that are done with, counted from 0."""
+        return self._done() if self.was_changed else set()
+
     def _mark(self) -> bytes:
         """What tells this content from another."""
         crc = size = 0

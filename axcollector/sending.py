@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from twisted.internet import defer
+from twisted.python.failure import Failure
 
 from axcollector.core.errors import Refusal, Rejected
 from axcollector.core.isolation import OF_RECORDS, Parts, without_index
@@ -132,27 +133,35 @@ class Sending:
         self._next_batch = next_batch
         self._tell = tell
         self._asking: set[defer.Deferred[Batch | None]] = set()
+        self._ending = False
         self.result = Result()
 
     async def run(self, concurrency: int) -> None:
         """Send all of them, so many at a time.
 
         Raises:
-            Exception: What `next_batch` fails with; the batches under way are broken off.
+            Exception: What `next_batch` fails with; the batches under way have been waited for.
         """
-        senders = [defer.ensureDeferred(self._send_on()) for _ in range(concurrency)]
-        try:
-            await defer.gatherResults(senders, consumeErrors=True)
-        except defer.FirstError as exc:
-            exc.subFailure.raiseException()
-        finally:
-            for each in senders:
-                each.cancel()
+        senders: list[defer.Deferred[object]] = [defer.ensureDeferred(self._send_on()) for _ in range(concurrency)]
+        outcomes: Sequence[tuple[bool, object]] = await defer.DeferredList(senders, consumeErrors=True)
+        for _, outcome in outcomes:
+            if isinstance(outcome, Failure):
+                outcome.raiseException()
 
     async def _send_on(self) -> None:
-        while self.result.problem is None and (batch := await self._given()) is not None:
-            await self._send(batch)
-            self._tell(batch)
+        try:
+            while not self._ending and (batch := await self._given()) is not None:
+                await self._send(batch)
+                self._tell(batch)
+        except BaseException:
+            self._end()
+            raise
+
+    def _end(self) -> None:
+        """Begin no more batches."""
+        self._ending = True
+        for asking in list(self._asking):
+            asking.cancel()
 
     async def _given(self) -> Batch | None:
         """The next batch; None also when something has ended it meanwhile: who writes to a pipe may never go on."""
@@ -161,7 +170,7 @@ class Sending:
         try:
             batch = await asking
         except defer.CancelledError:
-            if self.result.problem is None:
+            if not self._ending:
                 raise
             return None
         finally:
@@ -181,8 +190,7 @@ class Sending:
                 done += await self._send_head(parts, batch.places[done:])
         except Refusal as exc:
             self.result.problem = self.result.problem or exc
-            for asking in list(self._asking):
-                asking.cancel()
+            self._end()
         finally:
             if done < len(batch.texts):
                 self.result.unsent += len(batch.texts) - done

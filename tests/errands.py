@@ -13,6 +13,11 @@ class QuietReactor(SelectReactor):
         """Run without touching the process's signal handlers."""
         super().run(installSignalHandlers=False)
 
+    def wakeUp(self) -> None:
+        """A thread that nobody waits for may have something to say when all of it is closed."""
+        with contextlib.suppress(AttributeError):  # its end is gone
+            super().wakeUp()
+
 
 @contextlib.contextmanager
 def own_reactor() -> Iterator[QuietReactor]:

@@ -42,6 +42,20 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
+def test_what_a_unit_adds(here: Path, capsys: Capture) -> None:
+    """Options of the service behind `--` win over the file; what is wrong with them is told as the service would."""
+    path = written(here, "collection_interval: 60\n")
+    assert run(path, "--", "--collection-interval", "30", "--listen=tcp:0:interface=127.0.0.1") == 0
+    out, _ = capsys.readouterr()
+    assert "  collection_interval: 30\n" in out
+    assert "take records at tcp:0:interface=127.0.0.1;" in out
+    assert run(path, "--", "--workers", "-3") == 1
+    assert "would not start" in capsys.readouterr().err
+    assert run(path, "--", "--nonesuch") == 1
+    for wrong in (["--config", "other.yaml"], ["other.yaml"]):
+        assert run(path, "--", *wrong) == 2
+
+
 def test_it_would_start(here: Path, capsys: Capture) -> None:
     """What it would do, which settings differ from the defaults, what it would warn of; nothing is made."""
     assert (

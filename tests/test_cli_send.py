@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +59,59 @@ def test_lines(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     assert [len(batch.texts) for batch in batches] == [3, 2, 1]
     assert [batch.is_last for batch in batches] == [False, False, True]
     assert batches[-1].position == len(pack(content))
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    """It is no part of the first record, nor of a document."""
+    for content, first in ((b'{"a":1}\n{"b":2}', "line 1"), (b'{"records":[\n{"a":1},{"b":2}\n]}', "record 0")):
+        batches = read(tmp_path / "f", b"\xef\xbb\xbf" + content)
+        assert [told(batches)[0], batches[0].bad] == [(first, b'{"a":1}'), []]
+
+
+def test_a_slow_pipe() -> None:
+    """What has come is given though the writer pauses; half a line waits for its end, and nothing is lost."""
+    reading, writing = os.pipe()
+    standard = os.dup(0)
+    os.dup2(reading, 0)
+    try:
+        os.write(writing, b'x\n{"a":1}\n{"b":')
+        with Input("-", 500, 1000, linger_seconds=0) as source:
+            first = source.next_batch()
+            assert first is not None
+            assert (told([first]), first.is_last, list(map(str, first.bad))) == (
+                [("line 2", b'{"a":1}')],
+                False,
+                ["line 1"],
+            )
+            os.write(writing, b"2}\ny\n")
+            assert told([source.next_batch() or first]) == [("line 3", b'{"b":2}')]
+            bad = source.next_batch()
+            assert bad is not None
+            assert (bad.texts, list(map(str, bad.bad)), bad.is_last) == ([], ["line 4"], False)
+            os.write(writing, b'{"records":[{"c":1},{"c":2}]}\n{"d":4}')
+            os.close(writing)
+            rest = list(iter(source.next_batch, None))
+        assert [place for place, _ in told(rest)] == ["line 5, record 0", "line 5, record 1", "line 6"]
+        assert rest[-1].position == 57
+    finally:
+        os.dup2(standard, 0)
+        os.close(standard)
+        os.close(reading)
+
+
+def test_what_is_torn_behind_good_lines(tmp_path: Path) -> None:
+    """What was read of a torn file is a batch of its own, and not its last; then it is told that it is torn."""
+    lines = b"".join(b'{"n":%d,"r":"%b"}\n' % (n, os.urandom(40).hex().encode()) for n in range(400))
+    (tmp_path / "f").write_bytes(gzip.compress(lines)[:-20])
+    with Input(str(tmp_path / "f"), 1000, 1_000_000) as source:
+        batch = source.next_batch()
+        assert batch is not None
+        assert not batch.is_last
+        assert batch.texts == lines.split(b"\n")[: len(batch.texts)]
+        assert len(batch.texts) > 300
+        for _ in range(2):
+            with pytest.raises(CommandFailed, match=f"no whole gzip file: .*, in line {len(batch.texts) + 1}"):
+                source.next_batch()
 
 
 def test_documents(tmp_path: Path) -> None:
@@ -203,6 +255,21 @@ def test_what_ends_it(problem: Exception) -> None:
     assert not result.is_complete
 
 
+def test_input_that_fails() -> None:
+    """The batches under way are waited for, so that nobody sends again what was taken; then it is raised."""
+    collector = Collector()
+    failing: defer.Deferred[Batch | None] = defer.Deferred()
+    work = sending(collector, batches_of([3, 3, 3])[:2], failing)
+    running = defer.ensureDeferred(work.run(2))
+    collector.sent[0][1].callback(3)
+    failing.errback(CommandFailed("torn"))
+    assert not running.called
+    collector.sent[1][1].callback(3)
+    with pytest.raises(CommandFailed, match="torn"):
+        result_of(running)
+    assert (work.result.accepted, work.result.unsent, work.result.is_complete) == (6, 0, False)
+
+
 def test_broken_off() -> None:
     """What is under way counts as not accepted; what fails otherwise is raised."""
     collector = Collector()
@@ -309,15 +376,12 @@ def test_ctrl_c_while_a_pipe_is_read(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     standard = os.dup(0)
     os.dup2(reading, 0)
     try:
-        os.write(writing, b"{}\n{}\n")
+        os.write(writing, b'{"a":')
         with own_reactor() as own:
             own.callLater(0.05, own.stop)
             with pytest.raises(Interrupted):
                 options_of("s", "--url", "http://127.0.0.1:1").send(own)
             os.close(writing)
-            for thread in threading.enumerate():
-                if thread.name == "axcollector reading":
-                    thread.join()
     finally:
         os.dup2(standard, 0)
         os.close(standard)

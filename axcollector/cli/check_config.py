@@ -11,7 +11,7 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -58,18 +58,41 @@ class CheckConfigOptions(CommandOptions):
     longdesc = (
         "Says whether `twistd axcollector --config FILE` would start, as far as can be known without starting it, and"
         " what it would warn of. Run it as the user that the service runs as. The exit status is 1 if it would not."
-        " Example: axcollector check-config /etc/axcollector/axcollector.yaml"
+        " Options that are given to the service beside the file follow behind --."
+        " Example: axcollector check-config /etc/axcollector/axcollector.yaml -- --workers 4"
     )
     optFlags: ClassVar[list[Any]] = [
         ["json", "j", "Write one JSON object, with all settings that would be in force; secrets are masked"]
     ]
     compData = usage.Completions(extraActions=[usage.CompleteFiles()])
 
+    @property
+    def synopsis(self) -> str:
+        """What follows the command's name in its help."""
+        return "FILE [options] [-- options of the service]"
+
+    def parseArgs(self, *given: str) -> None:
+        """Take the file, and what the service is given beside it."""
+        super().parseArgs(*given[:1])
+        self["service"] = given[1:]
+        if given[1:] and not given[1].startswith("-"):
+            raise usage.UsageError(f"too many arguments: {' '.join(given[1:])}")
+
+    def overrides(self) -> dict[str, object]:
+        """What the options of the service say, by key."""
+        from axcollector.tap import Options  # noqa: PLC0415 - as below
+
+        options = Options()  # type: ignore[no-untyped-call]  # untyped in Twisted
+        options.parseOptions(self["service"])
+        if options["config"] is not None:
+            raise usage.UsageError("the file is named before --, and not with --config again")
+        return options.overrides()
+
     def run(self) -> None:
         """Check it."""
         from twisted.internet import reactor  # noqa: PLC0415 - help and completion need none
 
-        checked = check(reactor, self["file"])
+        checked = check(reactor, self["file"], self.overrides())
         if self["json"]:
             write_out(json.dumps(_as_json(checked), indent=2) + "\n")
         for kind, texts in (("warning", checked.warnings), ("note", checked.notes)):
@@ -81,8 +104,8 @@ class CheckConfigOptions(CommandOptions):
             write_out(_summary(checked.config))
 
 
-def check(reactor: Any, path: str) -> Checked:  # noqa: ANN401 - any Twisted reactor
-    """What can be said of the configuration in a file."""
+def check(reactor: Any, path: str, overrides: Mapping[str, object]) -> Checked:  # noqa: ANN401 - any Twisted reactor
+    """What can be said of the configuration in a file, with what the command line says instead."""
     from axcollector.assembly import assemble  # noqa: PLC0415 - as above
     from axcollector.config_file import read_config  # noqa: PLC0415
     from axcollector.listening import check_endpoints  # noqa: PLC0415
@@ -90,7 +113,7 @@ def check(reactor: Any, path: str) -> Checked:  # noqa: ANN401 - any Twisted rea
 
     checked = Checked()
     try:
-        loaded = read_config(path, {})
+        loaded = read_config(path, overrides)
         checked.config = config = loaded.config
         checked.notes += loaded.notes
         if warning := exposure_of(config):

@@ -1,25 +1,21 @@
 """What `axcollector send` reads: records of a file or of standard input, in batches, each record with its place.
 
 A line is a record, or a document `{"records": […]}`, as Apigee's clients send them; or all of the input is one such
-document over several lines. Gzip is recognised by its first two bytes. Of a record nothing is changed, and nothing
-checked but that it is a JSON object: the collector knows its own rules.
+document over several lines, which then begins with a `{`. Of a record nothing is changed, and nothing checked but that
+it is a JSON object: the collector knows its own rules.
 """
 
 import contextlib
-import gzip
-import io
 import itertools
-import os
-import stat
 import sys
-import zlib
+import time
 from collections.abc import Iterator
-from typing import BinaryIO, Final, Self, cast
+from typing import Final, Self
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from axcollector.cli.transfer_files import STANDARD, errors_named
+from axcollector.cli.slow_lines import SlowLines
 from axcollector.core.errors import CommandFailed, Rejected
 from axcollector.core.payload import decode
 from axcollector.core.salvage import is_object
@@ -28,11 +24,14 @@ from axcollector.sending import Batch, Place
 
 MAX_DOCUMENT_BYTES: Final = 1 << 28
 """A document is taken into memory whole; a longer one is to be cut into lines."""
-MAX_LINE_BYTES: Final = 1 << 26
-"""No collector takes so long a record, and a file without line ends is not to fill the memory."""
-_BUFFER_BYTES: Final = 1 << 18
-_GZIP: Final = b"\x1f\x8b"
+LINGER_SECONDS: Final = 1.0
+"""Whoever follows a log wants to see its records soon, and a request a second costs nothing."""
 _NO_LIMITS: Final = Limits(max_body_bytes=sys.maxsize, max_decompressed_bytes=sys.maxsize, max_batch_records=1 << 31)
+
+
+_Found = tuple[Place, bytes]
+_PAUSE: Final[_Found] = (Place(0), b"")
+"""Stands where no record has come for a while."""
 
 
 class _Line(msgspec.Struct):
@@ -53,31 +52,28 @@ class Input:
         size: How many bytes there are, or None where nobody knows.
     """
 
-    def __init__(self, path: str, batch_records: int, batch_bytes: int) -> None:
+    def __init__(self, path: str, batch_records: int, batch_bytes: int, linger_seconds: float = LINGER_SECONDS) -> None:
         """Open it.
 
         Args:
             path: The file's; `-` is the standard input.
             batch_records: How many records are sent together at the most.
             batch_bytes: So many bytes at the most, unless one record is larger.
+            linger_seconds: For how long a record waits for others at the most, where what is read may pause.
 
         Raises:
             TransferFailed: It cannot be opened.
         """
-        self.name = "standard input" if path == STANDARD else path
+        self._source = SlowLines(path)
+        self.name = self._source.name
+        self.size = self._source.size
         self._batch_records = batch_records
         self._batch_bytes = batch_bytes
+        self._linger_seconds = linger_seconds
+        self._due: float | None = None
         self._bad: list[Place] = []
-        self._held: tuple[Place, bytes] | None = None
-        with errors_named(self.name, "read"):
-            raw = os.fdopen(os.dup(0) if path == STANDARD else os.open(path, os.O_RDONLY), "rb", buffering=0)
-            self._raw = raw
-            facts = os.fstat(raw.fileno())
-            self.size = facts.st_size if stat.S_ISREG(facts.st_mode) else None
-            buffered = io.BufferedReader(raw, _BUFFER_BYTES)
-            is_packed = buffered.peek(len(_GZIP)).startswith(_GZIP)
-        self._file = cast("BinaryIO", gzip.GzipFile(fileobj=buffered) if is_packed else buffered)
-        self._read_bytes = 0
+        self._held: _Found | None = None
+        self._problem: CommandFailed | None = None
         self._lines = self._numbered_lines()
         self._records = self._all_records()
 
@@ -85,10 +81,12 @@ class Input:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._raw.close()
+        self._source.close()
 
     def next_batch(self) -> Batch | None:
         """The next records; None: there are no more. Blocking.
+
+        Of what pauses, those that have come are given when the first of them has waited long enough for others.
 
         Raises:
             TransferFailed: It cannot be read.
@@ -97,7 +95,12 @@ class Input:
         texts: list[bytes] = []
         places: list[Place] = []
         size = 0
+        self._due = None
         while (found := self._take()) is not None:
+            if found is _PAUSE:
+                if texts or self._bad:
+                    break
+                continue
             place, text = found
             if texts and (len(texts) >= self._batch_records or size + len(text) > self._batch_bytes):
                 self._held = found
@@ -105,48 +108,55 @@ class Input:
             places.append(place)
             texts.append(text)
             size += len(text)
+            if self._is_due():
+                break
         bad, self._bad = self._bad, []
         if not texts and not bad:
+            if self._problem is not None:
+                raise self._problem
             return None
-        return Batch(texts, places, bad, self._position(), is_last=self._held is None)
+        return Batch(texts, places, bad, self._source.position, is_last=found is None and self._problem is None)
 
-    def _take(self) -> tuple[Place, bytes] | None:
+    def _take(self) -> "_Found | None":
+        """The next record; None: there is none, or no reading on. What was read before is worth sending first."""
         if self._held is not None:
             held, self._held = self._held, None
             return held
-        return next(self._records, None)
+        try:
+            return next(self._records, None)
+        except CommandFailed as exc:
+            self._problem = exc
+            return None
 
-    def _position(self) -> int:
-        if self.size is None:
-            return self._read_bytes
-        return self._raw.tell() if not self._raw.closed else self.size
+    def _is_due(self) -> bool:
+        """Whether the first record has waited long enough for others; its time begins when this is asked first."""
+        if not self._source.may_pause:
+            return False
+        now = time.monotonic()
+        if self._due is None:
+            self._due = now + self._linger_seconds
+        return now >= self._due
 
-    def _numbered_lines(self) -> Iterator[tuple[int, bytes]]:
-        """The lines that are not blank."""
-        for number in itertools.count(1):
-            line = self._line(number)
-            if not line:
-                return
+    def _numbered_lines(self) -> "Iterator[tuple[int, bytes]]":
+        """The lines that are not blank; number 0: none has come for a while."""
+        number = 0
+        while (line := self._source.next_line(self._due)) != b"":
+            if line is None:
+                self._due = None
+                yield 0, b""
+                continue
+            number += 1
             if not line.isspace():
+                self._is_due()
                 yield number, line
-
-    def _line(self, number: int) -> bytes:
-        with errors_named(self.name, "read"):
-            try:
-                line = self._file.readline(MAX_LINE_BYTES)
-            except (gzip.BadGzipFile, zlib.error, EOFError) as exc:
-                raise CommandFailed(f"{self.name} is no whole gzip file: {exc}, in line {number}") from exc
-        if len(line) == MAX_LINE_BYTES:
-            raise CommandFailed(f"{self.name}, line {number}: is longer than {MAX_LINE_BYTES} bytes")
-        self._read_bytes += len(line)
-        return line
 
     def _all_records(self) -> Iterator[tuple[Place, bytes]]:
         first = next(self._lines, None)
         if first is None:
             return
         ahead = [first]
-        if not is_object(first[1].strip()):
+        opening = first[1].strip()
+        if opening.startswith(b"{") and not is_object(opening):
             size = len(first[1])
             while size <= MAX_DOCUMENT_BYTES and (more := next(self._lines, None)) is not None:
                 ahead.append(more)
@@ -156,7 +166,10 @@ class Input:
                 yield from ((Place(0, index), text) for index, text in enumerate(texts))
                 return
         for number, line in itertools.chain(ahead, self._lines):
-            yield from self._of_line(number, line.strip())
+            if number:
+                yield from self._of_line(number, line.strip())
+            else:
+                yield _PAUSE
 
     def _of_line(self, number: int, line: bytes) -> Iterator[tuple[Place, bytes]]:
         if not is_object(line):

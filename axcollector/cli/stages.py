@@ -2,13 +2,13 @@
 
 # ruff: noqa: N815 - Twisted's names
 
+import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
-import msgspec
 from twisted.python import usage
 
 from axcollector.cli import shown
@@ -16,9 +16,11 @@ from axcollector.cli.data_options import DataOptions
 from axcollector.cli.options import Choices, Listing, printable, write_out
 from axcollector.core.errors import CommandFailed
 from axcollector.core.layout import QUARANTINE
+from axcollector.core.salvage import is_object
 from axcollector.disk import Disk
-from axcollector.inspection import Report, records
+from axcollector.inspection import Piece, Report, records
 from axcollector.inventory import STAGES, Inventory, Item, ItemFile
+from axcollector.quarantine_files import QuarantineFile
 
 COLUMNS: Final = ("stage", "tenant", "interval", "files", "size", "age", "name")
 _HERE: Final = "."
@@ -143,11 +145,16 @@ class CatOptions(DataOptions):
     def _show(self, item: Item | None, directory: str, file: ItemFile) -> bool:
         """Whether it is damaged."""
         report = Report()
-        if not file.is_regular or not is_readable(file.name):
+        if not is_readable(file.name):
             return False
+        if not file.is_regular:
+            _tell(file.name, "is no regular file, and nothing of it is shown")
+            return False
+        path = os.path.join(directory, file.name)
         try:
-            for piece in records(Disk(), os.path.join(directory, file.name), report):
-                self._write(piece.lines, file.name, piece.tenant or _tenant_of(item))
+            done = QuarantineFile(Disk(), *os.path.split(path)).done_lines()
+            for lines, tenant in _left(records(Disk(), path, report), done):
+                self._write(lines, file.name, tenant or _tenant_of(item))
         except FileNotFoundError:
             _tell(file.name, "vanished while this read it: it was split, moved or delivered")
             return False
@@ -160,9 +167,10 @@ class CatOptions(DataOptions):
     def _write(self, lines: bytes, name: str, tenant: tuple[str, str] | None) -> None:
         if self["json"]:
             organization, environment = tenant or (None, None)
-            head = msgspec.json.encode({"file": name, "organization": organization, "environment": environment})
+            head = json.dumps({"file": name, "organization": organization, "environment": environment})[:-1].encode()
             for line in _each(lines):
-                self._write_bytes((b",\n" if self._begun else b"[\n") + head[:-1] + b',"record":' + line + b"}")
+                said = b'"record":' + line if is_object(line) else b'"text":' + _quoted(line)
+                self._write_bytes((b",\n" if self._begun else b"[\n") + head + b"," + said + b"}")
                 self._begun = True
         elif self._is_terminal:
             texts = (printable(line.decode(errors="replace")) + "\n" for line in _each(lines))
@@ -178,6 +186,23 @@ class CatOptions(DataOptions):
 def _each(lines: bytes) -> Sequence[bytes]:
     """Not `splitlines`: a carriage return may stand between the parts of a record."""
     return lines.removesuffix(b"\n").split(b"\n")
+
+
+def _quoted(line: bytes) -> bytes:
+    return json.dumps(line.decode(errors="replace")).encode()
+
+
+def _left(pieces: Iterator[Piece], done: frozenset[int] | set[int]) -> Iterator[tuple[bytes, tuple[str, str] | None]]:
+    """The lines of each piece, with its tenant, without those of these numbers, counted from 0."""
+    first = 0
+    for piece in pieces:
+        lines = piece.lines
+        if done:
+            each = _each(lines)
+            lines = b"".join(line + b"\n" for number, line in enumerate(each, first) if number not in done)
+            first += len(each)
+        if lines:
+            yield lines, piece.tenant
 
 
 def is_readable(name: str) -> bool:
