@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from axcollector.cli import main
+from axcollector.cli import main, words_of
 from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import Interval
@@ -194,6 +194,13 @@ def test_cat_of_what_is_no_json(data: Path, capsysbinary: Any) -> None:
     assert [each["text"] for each in found if "text" in each] == ["garbage", '{"a":"\ufffd"}']
     assert "a\n\udcff.txt.gz" in {os.path.basename(each["file"]) for each in found}
     assert b"fifo: is no regular file, and nothing of it is shown" in err
+
+
+def test_who_may_not() -> None:
+    """Is told whose user to be."""
+    said = words_of(PermissionError(13, "Permission denied", "/d/failed"))
+    assert said.startswith("/d/failed: Permission denied; run this as the user whose it is")
+    assert words_of(OSError(28, "No space left", "/d")) == "[Errno 28] No space left: '/d'"
 
 
 def test_cat_of_quarantine(data: Path, capsysbinary: Any) -> None:

@@ -94,13 +94,20 @@ def main(argv: Sequence[str] | None = None) -> None:
         _close_output()
         sys.exit(FAILED)
     except (AxcollectorError, OSError) as exc:
-        _complain(str(exc))
+        _complain(words_of(exc))
         _close_output()
         sys.exit(FAILED)
     except KeyboardInterrupt as exc:
         _complain(str(exc) or "interrupted")
         _close_output()
         sys.exit(SIGNALLED + (exc.number if isinstance(exc, Interrupted) else signal.SIGINT))
+
+
+def words_of(exc: Exception) -> str:
+    """What is said of an error; where somebody may not, who may."""
+    if isinstance(exc, PermissionError) and isinstance(exc.filename, str):
+        return f"{exc.filename}: {exc.strerror}; run this as the user whose it is, mostly the collector's"
+    return str(exc)
 
 
 def _chosen(options: usage.Options) -> Runnable:
