@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, get_type_hints
 
-from axcollector.config_urls import ProxyUrl, shortly
+from axcollector.config_urls import ProxyUrl, shortly, without_login
 from axcollector.config_values import Kind
 from axcollector.core.errors import ConfigError
 
 MIB: Final = 1 << 20
+MASK: Final = "(set, not shown)"
+"""What stands for a secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ class Key:
             problem = ConfigError(f"{self.shown(value)} is not allowed; allowed is {self.kind.allowed}")
             # What a kind raised holds the value, which may be a secret, or hold one.
             raise problem from (None if self.is_private else exc)
+
+    def masked(self, value: object) -> object:
+        """A value that may be shown: of a secret only that it is set, of what may hold a login all but that."""
+        if value is None or not self.is_private:
+            return value
+        return MASK if self.secret else without_login(str(value))
 
     @property
     def default_text(self) -> str:

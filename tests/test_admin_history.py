@@ -10,11 +10,12 @@ from twisted.python.failure import Failure
 from twisted.web.server import Site
 
 from axcollector.admin import events as events_module
-from axcollector.admin.configuration import MASK, InForce, add_configuration
+from axcollector.admin.configuration import InForce, add_configuration
 from axcollector.admin.events import Events, add_events
 from axcollector.admin.health import HealthAPI
 from axcollector.admin.history import KEPT, SAMPLE_SECONDS, History, add_history, quantile, sample_between, sampling
 from axcollector.config import KEYS, Config
+from axcollector.config_keys import MASK
 from axcollector.core.status import Histogram, Status
 from axcollector.webapi import JSONResource
 from tests.page_world import World

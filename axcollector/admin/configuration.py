@@ -1,7 +1,7 @@
 """`GET /configuration`: what is in force, key by key, without what is secret in it."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from klein import Klein
@@ -9,9 +9,6 @@ from twisted.web.iweb import IRequest
 
 from axcollector import answers
 from axcollector.config_keys import Key
-from axcollector.config_urls import without_login
-
-MASK: Final = "(set, not shown)"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -56,11 +53,10 @@ def setting_of(key: Key, value: object) -> Setting:
 
 def shown(key: Key, value: object) -> str:
     """A value as one would write it; a secret is not shown, nor is the login of a URL that may have one."""
+    value = key.masked(value)
     match value:
         case None:
             return ""
-        case _ if key.secret:
-            return MASK
         case bool():
             return "true" if value else "false"
         case float():
@@ -68,7 +64,7 @@ def shown(key: Key, value: object) -> str:
         case tuple() | list():
             return " ".join(map(str, value))
         case _:
-            return without_login(str(value)) if key.is_private else str(value)
+            return str(value)
 
 
 def add_configuration(app: Klein, in_force: InForce) -> None:

@@ -21,7 +21,6 @@ from twisted.python import usage
 from axcollector.cli.options import CommandOptions, printable, write_out
 from axcollector.config_endpoints import split_endpoint
 from axcollector.core.errors import AxcollectorError, CommandFailed
-from axcollector.core.redaction import redacted
 from axcollector.disk import Disk
 from axcollector.locks import is_held
 from axcollector.ownership import check_writable
@@ -30,7 +29,6 @@ from axcollector.premises import Premises
 if TYPE_CHECKING:
     from axcollector.config import Config
 
-MASK: Final = "(set, not shown)"
 _TCP: Final = frozenset({"tcp", "tcp6", "ssl", "axtls"})
 
 
@@ -210,15 +208,7 @@ def masked_values(config: "Config") -> dict[str, object]:
     """The values in force, by key: of a secret only whether it is set, of a URL no password."""
     from axcollector.config import KEYS  # noqa: PLC0415 - help and completion need none
 
-    shown: dict[str, object] = {}
-    for name, key in KEYS.items():
-        value = getattr(config, name)
-        if value is not None and key.secret:
-            value = MASK
-        elif value is not None and key.is_private:
-            value = redacted(str(value))
-        shown[name] = value
-    return shown
+    return {name: key.masked(getattr(config, name)) for name, key in KEYS.items()}
 
 
 def _written(value: object) -> str:
