@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest_twisted
 from twisted.internet import reactor
 
 from axcollector.api import Collector, Config
-from tests.neighbour import ours, scope_in
+from tests.neighbour import scope_in
 from tests.neighbour_stalls import Watchdog
 from tests.running import QUICK, until
 
@@ -55,6 +56,12 @@ async def test_threads_are_few_and_bounded(tmp_path: Path, work_threads: int) ->
     """None before the start, at most `work_threads` ever, none behind the stop; two are enough for the whole job."""
     settings: dict[str, Any] = {**QUICK, "work_threads": work_threads}
     config = Config(local_storage_path=str(tmp_path), **settings)
+    before = set(threading.enumerate())
+
+    def ours() -> int:
+        """How many threads of ours there are, without those of other tests that are not over."""
+        return sum(each.name.startswith("axcollector") for each in set(threading.enumerate()) - before)
+
     scope, collector = scope_in(config), Collector(reactor, config)
     assert ours() == 0
     collector.startService()
