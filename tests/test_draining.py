@@ -175,8 +175,7 @@ def test_workers_are_drained(tmp_path: Path, processes: list[Process]) -> None:
     parent = Parent(tmp_path, *LONG, "--admin-listen", "tcp:0:interface=127.0.0.1")
     processes.append(parent)
     admin = int(parent.wait_for("admin_listen: listening on").partition("port=")[2].partition(")")[0])
-    parent.port = int(parent.wait_for("listen: listening on").partition("port=")[2].partition(")")[0])
-    parent.wait_for_lines("takes records", 3)
+    parent.started()
     for first in (0, 200):
         parent.send(scope, first, 20)
         ports, parent.port = parent.port, admin
