@@ -108,7 +108,7 @@ def assemble(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
 
 def _in_one(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
     # Importing klein installs a reactor, and it is the launcher's to choose one.
-    from axcollector.doors import ingest_site  # noqa: PLC0415
+    from axcollector.doors import ingest_site  # noqa: PLC0415 - as above
 
     collector = Collector(reactor, config)
     ingest = ingest_site(reactor, config, collector)

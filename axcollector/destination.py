@@ -61,7 +61,7 @@ def store_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> Sto
 def _s3_maker(reactor: Any, worker: Worker, disk: Disk, config: Config) -> StoreMaker:  # noqa: ANN401 - any reactor
     try:
         from axcollector.stores.s3 import S3Store  # noqa: PLC0415 - who has no such store need not have its library
-        from axcollector.stores.s3_signing import S3Signer  # noqa: PLC0415
+        from axcollector.stores.s3_signing import S3Signer  # noqa: PLC0415 - likewise
     except ModuleNotFoundError as exc:
         raise ConfigError(
             f"store: {config.store_url!r} needs {(exc.name or '').partition('.')[0]}, which is not installed;"

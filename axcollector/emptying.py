@@ -209,7 +209,7 @@ class _Nobody:
 
     def snapshot_received(self, _: Snapshot) -> "defer.Deferred[bool]":
         """It is not shown."""
-        return defer.succeed(False)  # noqa: FBT003 - the protocol's answer
+        return defer.succeed(False)  # noqa: FBT003 - a Deferred's result has no name - the protocol's answer
 
     def changes_received(self, _: ChangeList) -> "defer.Deferred[bool]":
         """They are not shown."""

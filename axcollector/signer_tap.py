@@ -136,8 +136,8 @@ def assemble(reactor: Any, config: SignerConfig) -> Whole:  # noqa: ANN401 - as 
         ConfigError: An endpoint cannot be made, or what signs is not installed.
     """
     # Importing klein installs a reactor, and it is the launcher's to choose one.
-    from axcollector.signer.api import SignerAPI  # noqa: PLC0415
-    from axcollector.site import IngestSite  # noqa: PLC0415
+    from axcollector.signer.api import SignerAPI  # noqa: PLC0415 - klein: see above
+    from axcollector.site import IngestSite  # noqa: PLC0415 - likewise
 
     token_thread = WorkThread(reactor, "tokens")
     credential_thread = Unwaited(reactor, "credentials")

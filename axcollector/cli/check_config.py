@@ -105,9 +105,9 @@ class CheckConfigOptions(CommandOptions):
 def check(reactor: Any, path: str, overrides: Mapping[str, object]) -> Checked:  # noqa: ANN401 - any Twisted reactor
     """What can be said of the configuration in a file, with what the command line says instead."""
     from axcollector.assembly import assemble  # noqa: PLC0415 - as above
-    from axcollector.config_file import read_config  # noqa: PLC0415
-    from axcollector.listening import check_endpoints  # noqa: PLC0415
-    from axcollector.tap import exposure_of  # noqa: PLC0415
+    from axcollector.config_file import read_config  # noqa: PLC0415 - help needs none
+    from axcollector.listening import check_endpoints  # noqa: PLC0415 - likewise
+    from axcollector.tap import exposure_of  # noqa: PLC0415 - likewise
 
     checked = Checked()
     try:

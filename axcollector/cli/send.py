@@ -156,6 +156,7 @@ class _Sent:
         gaps: What was not accepted through no fault of its own, in order.
     """
 
+    # Reactors have no type of their own, and the client is loaded late.
     def __init__(self, reactor: Any, client: Any, scope: str, source: Input, concurrency: int) -> None:  # noqa: ANN401
         self._client = client
         self._source = source

@@ -81,6 +81,7 @@ class _Writer:
 
     __slots__ = ("_careful", "_known", "_names", "_rules", "_tails")
 
+    # By place: a name costs time, and this is made for each request.
     def __init__(self, names: _Names, known: Mapping[str, DeveloperInfo], rules: Rules, careful: bool) -> None:  # noqa: FBT001
         self._names = names
         self._known = known

@@ -119,6 +119,7 @@ class RegistrySource(Service):
             shown = self._listener.changes_received(event)
         shown.addCallback(self._answered, event, self._clock.seconds())
 
+    # The first is what a Deferred fires with.
     def _answered(self, is_shown: bool, event: Snapshot | ChangeList, looked_at: float) -> None:  # noqa: FBT001
         if is_shown:
             self.heard_at = looked_at

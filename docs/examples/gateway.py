@@ -167,6 +167,7 @@ class Call(http.Request):
     def gotLength(self, length: int | None) -> None:
         """The head is there: the call begins."""
         channel: Any = self.channel
+        # Where Twisted keeps them until the body is whole.
         self.method, self.uri, self.clientproto = channel._command, channel._path, channel._version  # noqa: SLF001
         self.path = self.uri.partition(b"?")[0]
         self.note_time("client_received_start")
