@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from axcollector.bugs import report
 from axcollector.complaints import Complaints
-from axcollector.core.bounds import Bounds, Counts, Full
+from axcollector.core.bounds import Bounds, Counts, Full, check_positive
 from axcollector.core.errors import Overloaded, Rejected
 from axcollector.core.isolation import OF_RECORDS, without_index
 from axcollector.core.queues import Gathering, Queue
@@ -76,13 +76,8 @@ class RecordBuffer(Service):
         Raises:
             ValueError: A number is not positive, or `full` is none of the three.
         """
-        for name, value in (
-            *(("batch_records", batch_records), ("batch_bytes", batch_bytes), ("batch_seconds", batch_seconds)),
-            *(("max_records", max_records), ("max_bytes", max_bytes), ("concurrency", concurrency)),
-        ):
-            if value <= 0:
-                message = f"{name}: {value!r} is not allowed; allowed is a positive number"
-                raise ValueError(message)
+        check_positive(batch_records=batch_records, batch_bytes=batch_bytes, batch_seconds=batch_seconds)
+        check_positive(max_records=max_records, max_bytes=max_bytes, concurrency=concurrency)
         self._clock = reactor
         self._target = target
         self._full = Full(full)

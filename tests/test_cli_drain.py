@@ -17,7 +17,6 @@ from twisted.internet.threads import deferToThread
 from twisted.web.server import Site
 
 from axcollector import stopped
-from axcollector.cli import main
 from axcollector.cli.admin_client import AdminClient
 from axcollector.cli.drain import DrainOptions
 from axcollector.cli.drain_live import SETTLED_SECONDS, LiveDrain
@@ -32,6 +31,7 @@ from axcollector.disk import Disk
 from axcollector.emptying import Emptying, Moment, Outcome
 from axcollector.inventory import Inventory
 from axcollector.locks import Lock
+from tests.commands import run
 from tests.errands import own_reactor
 from tests.fake_stores import MemoryStore
 from tests.running import Running, delivered_below, until
@@ -41,15 +41,6 @@ from tests.test_transicator_service import Servers, config_of
 
 Capture = pytest.CaptureFixture[str]
 ACME = b'{"id":1}\n{"id":3}\n{"id":\r4}\n'
-
-
-def run(*argv: str) -> int:
-    """The exit status of `axcollector` with these arguments."""
-    try:
-        main(argv)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    return 0
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from axcollector.cli import main, words_of
+from axcollector.cli import words_of
 from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import Interval
@@ -20,6 +20,7 @@ from axcollector.inspection import Report, examine, name_fault, records
 from axcollector.inventory import Inventory
 from axcollector.splitter import Splitter
 from axcollector.verification import Verification
+from tests.commands import run
 from tests.test_quarantine_files import entry, put
 
 Capture = pytest.CaptureFixture[str]
@@ -30,15 +31,6 @@ START = "20161124150800"
 LINES = [("acme~prod", b'{"id":1}\n'), ("zoo~a%7Eb", b'{"id":2}\n'), ("acme~prod", b'{"id":3}\n{"id":\r4}\n')]
 BUCKET = f"acme~prod~{START}"
 REFERENCE = f"5be1_{START}.20161124151000_218e3d99-efaf-4a7b-b3f2-5e4b00c023b7_writer_0.txt.gz"
-
-
-def run(*argv: str) -> int:
-    """The exit status of `axcollector` with these arguments."""
-    try:
-        main(argv)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    return 0
 
 
 def framed(name: JournalName = NAME) -> list[bytes]:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from axcollector.cli import main, shown
+from axcollector.cli import shown
 from axcollector.cli.admin_client import AdminClient, admin_url
 from axcollector.cli.status import WATCH_SECONDS, watch
 from axcollector.cli.status_table import table
@@ -34,6 +34,7 @@ from axcollector.core.status import (
     Status,
     WorkerStatus,
 )
+from tests.commands import run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -124,15 +125,6 @@ def serving(say: Callable[[str, str], tuple[int, Any]], path: str | None = None)
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def run(*argv: str) -> int:
-    """The exit status of `axcollector` with these arguments."""
-    try:
-        main(argv)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    return 0
 
 
 def test_ready(capsys: Capture, tmp_path: Path) -> None:

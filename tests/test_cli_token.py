@@ -11,22 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from axcollector.cli import main
 from axcollector.registry import Registry
 from axcollector.tokens import EVERY_NAME, Bound, TokenFile
+from tests.commands import run
 
 Capture = pytest.CaptureFixture[str]
 TOKENS = "axcollector-data/tokens.db"
 ROOT = Path(__file__).parent.parent
-
-
-def run(*argv: str) -> int:
-    """The exit status of `axcollector` with these arguments."""
-    try:
-        main(argv)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    return 0
 
 
 @pytest.fixture

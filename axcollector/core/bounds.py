@@ -73,3 +73,11 @@ class Counts:
     pending: int = 0
     pending_bytes: int = 0
     waiting: int = 0
+
+
+def check_positive(**given: float) -> None:
+    """Raise `ValueError` for the first of these that is not positive."""
+    for name, value in given.items():
+        if value <= 0:
+            message = f"{name}: {value!r} is not allowed; allowed is a positive number"
+            raise ValueError(message)
