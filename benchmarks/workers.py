@@ -3,10 +3,11 @@
 Two services, of one process and of several workers, get the same batches over 64 connections, in turn. A client and
 the workers share the machine's cores, so that requests a second say little; what counts is the processor time of
 parent and workers together for a million records, the splits included. Then 64 connections are made, again and again,
-and it is counted how many each worker has. Exit status 1 where a bar is missed.
+and it is counted how many each worker has (`--only shares`: nothing but that). Exit status 1 where a bar is missed.
 
-The kernel gives each connection to a worker by a hash of its addresses: with two workers as if it tossed a coin, so
-that one of them gets more than 60 % of 64 in a tenth of the trials. The bar is for the median.
+Workers take turns by the ports that clients have, in which Linux leaves some chance: of two workers one has more than
+60 % of 64 connections in one or two trials of a hundred. Were coins tossed for them, it would be ten. The bar is five:
+with 200 trials the former miss it in a few runs of a thousand, and the latter meet it in one of a hundred.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from benchmarks.service import Service
 CONNECTIONS: Final = 64
 GROWTH: Final = 1.10
 SHARE: Final = 0.60
+OVER: Final = 0.05
+"""In what part of the trials a worker may have more than its share."""
 RECORD: Final = {
     "client_received_start_timestamp": 1_480_000_000_000,
     "client_received_end_timestamp": 1_480_000_000_123,
@@ -103,8 +106,8 @@ def shares(service: Service, trials: int) -> list[float]:
     return found
 
 
-def measure(workers: int, seconds: float, rounds: int, trials: int) -> dict[str, Any]:
-    """All of it."""
+def compare(workers: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
+    """What one process and several cost, by the size of batches."""
     one, path_of_one = start(1)
     many, path_of_many = start(workers)
     rows = []
@@ -120,11 +123,31 @@ def measure(workers: int, seconds: float, rounds: int, trials: int) -> dict[str,
                     row[f"{name} {key}"] = statistics.median(each[key] for each in found)
             row["growth"] = row["many cpu_per_million"] / row["one cpu_per_million"]
             rows.append(row)
-        spread = shares(many, trials)
     finally:
         one.stop()
         many.stop()
-    return {"workers": workers, "rows": rows, "shares": spread}
+    return rows
+
+
+def spread(workers: int, trials: int) -> list[float]:
+    """The shares, of a service that does nothing else."""
+    service, _ = start(workers)
+    try:
+        return sorted(shares(service, trials))
+    finally:
+        service.stop()
+
+
+def print_rows(rows: list[dict[str, Any]], workers: int) -> None:
+    """The table."""
+    print(f"| records a request | 1 process: req/s, p99 ms, CPU s/10⁶ | {workers} workers: the same | growth |")
+    print("|---|---|---|---|")
+    for row in rows:
+        cells = [
+            f"{row[f'{name} per_second']:,.0f}, {row[f'{name} p99']:.1f}, {row[f'{name} cpu_per_million']:.1f}"
+            for name in ("one", "many")
+        ]
+        print(f"| {row['records a request']} | {cells[0]} | {cells[1]} | {row['growth']:.2f} |")
 
 
 def main() -> int:
@@ -133,30 +156,25 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each run")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind; medians count")
-    parser.add_argument("--trials", type=int, default=40, help="of how connections fall")
+    parser.add_argument("--trials", type=int, default=200, help="of how connections fall")
+    parser.add_argument("--only", choices=["shares"], help="no load, just how connections fall")
     parser.add_argument("--json", help="write all figures there")
     options = parser.parse_args()
-    result = measure(options.workers, options.seconds, options.rounds, options.trials)
-    print(f"| records a request | 1 process: req/s, p99 ms, CPU s/10⁶ | {options.workers} workers: the same | growth |")
-    print("|---|---|---|---|")
-    for row in result["rows"]:
-        cells = [
-            f"{row[f'{name} per_second']:,.0f}, {row[f'{name} p99']:.1f}, {row[f'{name} cpu_per_million']:.1f}"
-            for name in ("one", "many")
-        ]
-        print(f"| {row['records a request']} | {cells[0]} | {cells[1]} | {row['growth']:.2f} |")
-    spread = sorted(result["shares"])
-    over = sum(share > SHARE for share in spread)
+    rows = [] if options.only else compare(options.workers, options.seconds, options.rounds)
+    if rows:
+        print_rows(rows, options.workers)
+    found = spread(options.workers, options.trials)
+    over = sum(share > SHARE for share in found)
     print(
-        f"largest share of {CONNECTIONS} connections: median {statistics.median(spread):.0%}, most {spread[-1]:.0%},"
-        f" over {SHARE:.0%} in {over} of {len(spread)} trials"
+        f"largest share of {CONNECTIONS} connections: median {statistics.median(found):.0%}, most {found[-1]:.0%},"
+        f" over {SHARE:.0%} in {over} of {len(found)} trials"
     )
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
-    bars = [row["growth"] <= GROWTH for row in result["rows"]] + [statistics.median(spread) <= SHARE]
-    print("all bars are met" if all(bars) else "a bar is missed")
-    return 0 if all(bars) else 1
+            json.dump({"workers": options.workers, "rows": rows, "shares": found}, file, indent=2)
+    met = all(row["growth"] <= GROWTH for row in rows) and over <= OVER * len(found)
+    print("all bars are met" if met else "a bar is missed")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":
