@@ -19,7 +19,7 @@ from axcollector.bugs import report
 from axcollector.core import payload, unpacking
 from axcollector.core.errors import NotReady, Overloaded, RateLimited, Refusal, Rejected
 from axcollector.core.model import Batch, Tenant
-from axcollector.core.payload import Payload
+from axcollector.core.payload import Document
 from axcollector.core.tally import Tally
 from axcollector.core.traces import without_trace
 from axcollector.intake import Intake, Taken
@@ -240,13 +240,13 @@ class _Entry:
         """The tenant's id, once it is known: large bodies take turns by it."""
         return "" if self._tenant is None else self._tenant.id
 
-    async def tenant_of(self, document: Payload) -> Tenant:
+    async def tenant_of(self, document: Document) -> Tenant:
         """The tenant of a body, who may have so many records in it; asked again where it is taken apart anew."""
         tenant = self._tenant or await self._enter_named(document)
-        self._visit.unpack(len(document.records))
+        self._visit.unpack(document.count)
         return tenant
 
-    async def _enter_named(self, document: Payload) -> Tenant:
+    async def _enter_named(self, document: Document) -> Tenant:
         organization = payload.name_in(document.organization, "organization")
         environment = payload.name_in(document.environment, "environment")
         return await self.take(lambda visit: visit.enter_names(organization, environment))

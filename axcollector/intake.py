@@ -7,33 +7,34 @@ reactor goes on turning.
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 import msgspec
-from twisted.internet import defer
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from axcollector.core import enrichment, payload, quarantine, records
+from axcollector.core import enrichment, payload, plain, quarantine, records, unpacking
 from axcollector.core.catalog import Catalog
-from axcollector.core.errors import Overloaded, Refusal, Rejected
+from axcollector.core.errors import Overloaded, Rejected
 from axcollector.core.model import Batch, Tenant
-from axcollector.core.payload import JSONText, NeedsCare, Payload
+from axcollector.core.payload import Document, JSONText, NeedsCare, Payload
+from axcollector.core.plain import PlainBody
 from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
 from axcollector.core.recordtext import Record, body_from
-from axcollector.core.traces import without_trace
+from axcollector.core.tails import Tails
 from axcollector.core.unpacking import Limits
 from axcollector.fairness import FairLock
+from axcollector.large import LargeBodies
 from axcollector.room import Lack
 from axcollector.services import Worker
 from axcollector.spool import Spool
 from axcollector.sync.directory import IDS_A_TURN, Directory
 
 INLINE_BYTES = 1 << 19
-"""Bodies up to this size, after gunzip, are taken apart where they are; it costs a few milliseconds."""
+"""Bodies up to this size, after gunzip, are taken apart where they are, in a few milliseconds, whatever they hold.
 
-T = TypeVar("T")
+Those of plain records may have `plain.MOST_BYTES`."""
 
 
 class Taken(NamedTuple):
@@ -51,53 +52,9 @@ class Taken(NamedTuple):
 class TenantOf(Protocol):
     """How the tenant of a body is found once it has been taken apart."""
 
-    def __call__(self, body: Payload, /) -> Awaitable[Tenant]:
+    def __call__(self, body: Document, /) -> Awaitable[Tenant]:
         """The tenant; raises `Refusal` where there is none."""
         ...
-
-
-class _Large:
-    """The large bodies that a worker has, also those whose clients have gone: their memory is not free before it is."""
-
-    def __init__(self, worker: Worker) -> None:
-        self._worker = worker
-        self._sizes: dict[object, int] = {}
-
-    @property
-    def held(self) -> int:
-        """How many bytes they have, as sent."""
-        return sum(tuple(self._sizes.values())) if self._sizes else 0
-
-    def of(self, size: int) -> Worker:
-        """A worker for one body of so many bytes."""
-        return _LargeBody(self._worker, self._sizes, size)
-
-
-class _LargeBody:
-    """Runs the steps of one large body; counts it from the moment a step is asked for until it is done."""
-
-    def __init__(self, worker: Worker, sizes: dict[object, int], size: int) -> None:
-        self._worker = worker
-        self._sizes = sizes
-        self._size = size
-
-    def run(self, function: Callable[..., T], *arguments: object) -> "defer.Deferred[T]":
-        step = object()
-        self._sizes[step] = self._size
-        job = [partial(function, *arguments)]
-
-        def counted() -> T:
-            try:
-                return job.pop()()
-            except Refusal as exc:
-                raise without_trace(exc) from None
-            finally:
-                self._sizes.pop(step, None)
-
-        result = self._worker.run(counted)
-        if result.called:  # it was not begun, or is done already
-            self._sizes.pop(step, None)
-        return result
 
 
 class Intake:
@@ -130,18 +87,19 @@ class Intake:
             sets_aside: Whether a bad record is set aside, in place of its batch being refused.
         """
         self._clock = clock
-        self._large = _Large(worker)
+        self._large = LargeBodies(worker)
         self._turn = FairLock()
         self._max_pending_bytes = max_pending_bytes
         self._spool = spool
         self._room = room
         self._rules = rules
         self._sets_aside = sets_aside
-        self._inline_limits = replace(
+        self._limits_here = replace(
             limits,
-            max_body_bytes=min(INLINE_BYTES, limits.max_body_bytes),
-            max_decompressed_bytes=min(INLINE_BYTES, limits.max_decompressed_bytes),
+            max_body_bytes=min(plain.MOST_BYTES, limits.max_body_bytes),
+            max_decompressed_bytes=min(plain.MOST_BYTES, limits.max_decompressed_bytes),
         )
+        self._tails = Tails()
         self.directory = directory
         self.limits = limits
 
@@ -191,15 +149,36 @@ class Intake:
         Raises:
             Refusal: The body is not to be taken, or only with care; `take` says what becomes of it.
         """
+        text = self._unpacked_here(body, content_encoding)
+        if text is None:
+            return None
+        document = plain.parse(text, self.limits.max_batch_records)
+        batch = None if document is None else self._plain_batch(document, tenant, catalog)
+        if batch is not None or len(text) > INLINE_BYTES:
+            return batch
         try:
-            document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
-            checked = records.check(document.records, self._rules, self._clock.seconds(), careful=False)
+            checked = records.check(self._parsed(text).records, self._rules, self._clock.seconds(), careful=False)
             client_ids = checked.client_ids
             if len(client_ids) > IDS_A_TURN:
                 return None
             known = catalog.developers(tenant.id, client_ids)
             return enrichment.enrich(checked, tenant, known, self._rules, careful=False)
         except NeedsCare:
+            return None
+
+    def _plain_batch(self, document: PlainBody, tenant: Tenant, catalog: Catalog) -> Batch | None:
+        return document.batch(tenant, catalog, self._tails, self._rules, self._clock.seconds())
+
+    def _parsed(self, text: bytes) -> Payload:
+        return payload.parse(text, self.limits.max_batch_records, careful=False)
+
+    def _unpacked_here(self, body: bytes, content_encoding: str | None) -> bytes | None:
+        """The text of a body, unless that is too large to be taken apart where it is."""
+        try:
+            return unpacking.unpack(body, content_encoding, self._limits_here)
+        except Rejected as exc:
+            if exc.code != "PAYLOAD_TOO_LARGE" or self._limits_here == self.limits:
+                raise
             return None
 
     def keep(self, batch: Batch, waiter: Callable[[Failure | None], None]) -> None:
@@ -216,17 +195,24 @@ class Intake:
         The hot path of all but a few bodies: with caching it waits for nothing. It may not log or make a Deferred then;
         what it calls takes one pass over the records, or refuses with `NeedsCare`.
         """
+        text = self._unpacked_here(body, content_encoding)
+        if text is None:
+            return None
+        if self.directory.catalog is not None and (plain_body := plain.parse(text, self.limits.max_batch_records)):
+            tenant = await tenant_of(plain_body)
+            catalog = self.directory.catalog  # as it is now
+            batch = None if catalog is None else self._plain_batch(plain_body, tenant, catalog)
+            if batch is not None:
+                return batch
+        if len(text) > INLINE_BYTES:
+            return None
         try:
-            document = payload.decode(body, content_encoding, self._inline_limits, careful=False)
+            document = self._parsed(text)
             tenant = await tenant_of(document)
             checked, _ = self._check(document.records, self._clock.seconds(), careful=False)
             known = await self.directory.developers(tenant, checked.client_ids)
             return enrichment.enrich(checked, tenant, known, self._rules, careful=False)
         except NeedsCare:
-            return None
-        except Rejected as exc:
-            if exc.code != "PAYLOAD_TOO_LARGE" or self._inline_limits == self.limits:
-                raise
             return None
 
     async def _take_carefully(
@@ -276,7 +262,7 @@ class Intake:
         body = body_from(given)  # before anything is waited for: the caller may change them meanwhile
         tenant = await self.directory.tenant_for_scope(scope)
 
-        async def known_tenant(_: Payload) -> Tenant:
+        async def known_tenant(_: Document) -> Tenant:
             return tenant
 
         return (await self.take(body, None, known_tenant, scope, tenant.id)).accepted

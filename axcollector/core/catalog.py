@@ -27,14 +27,19 @@ _KINDS: Final = {
 
 
 class Catalog:
-    """Tenants by scope and by name, developer info by client id."""
+    """Tenants by scope and by name, developer info by client id.
 
-    __slots__ = ("_cells", "_edits", "_staged")
+    Attributes:
+        edition: Another number whenever readers may see something else.
+    """
+
+    __slots__ = ("_cells", "_edits", "_staged", "edition")
 
     def __init__(self) -> None:
         self._cells = Cells()
         self._edits = Immediate(self._cells)
         self._staged: Mapping[Cell, Cell] | None = None
+        self.edition = 0
 
     def tenant_of_scope(self, scope: str) -> Tenant | None:
         """The tenant of a scope (`data_scope.id`), or None."""
@@ -87,14 +92,17 @@ class Catalog:
 
     def put(self, table: str, row: Row) -> Tenant | None:
         """See `Edits.put`. Readers see the change at once, also between those of one list: see `amend`."""
+        self.edition += 1
         return self._edits.put(table, row)
 
     def remove(self, table: str, row: Row) -> None:
         """See `Edits.remove`; and `put`."""
+        self.edition += 1
         self._edits.remove(table, row)
 
     def load(self, table: str, rows: Iterable[Values]) -> list[Tenant]:
         """Put many rows, each given as the values of the table's `COLUMNS`; says which tenants were refused."""
+        self.edition += 1
         put = self._edits.put_values
         return [tenant for values in rows if (tenant := put(table, values)) is not None]
 
@@ -104,6 +112,7 @@ class Catalog:
 
     def show(self, amendment: Amendment) -> None:
         """From now on readers see everything that the amendment changes."""
+        self.edition += 1
         self._staged = amendment.staged
 
     def settle(self, amendment: Amendment) -> Iterator[None]:
@@ -116,6 +125,7 @@ class Catalog:
 
         A structure of millions of objects freed in one piece holds the interpreter for its whole length.
         """
+        self.edition += 1
         yield from self._cells.dismantle()
 
 

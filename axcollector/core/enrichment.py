@@ -109,7 +109,8 @@ class _Writer:
                 client_id = f.client_id
                 tail = tails.get(client_id)
                 if tail is None:
-                    tail = tails[client_id] = self._names.both + _info(client_id, self._known) + b"}\n"
+                    info = NO_DEVELOPER if client_id is None else self._known.get(client_id, NO_DEVELOPER)
+                    tail = tails[client_id] = _members(self._names, client_id, info) + b"}\n"
                 parts += (memoryview(text)[:-1], tail)
             elif not self._careful and _must_be_taken_apart(f, self._rules):
                 raise NeedsCare
@@ -118,11 +119,13 @@ class _Writer:
         return b"".join(parts)
 
 
-def _info(client_id: str | None, known: Mapping[str, DeveloperInfo]) -> bytes:
-    """All the developer info of a client id, as members to append."""
-    if client_id is None:
-        return b""
-    return b"," + msgspec.json.encode(known.get(client_id, NO_DEVELOPER))[1:-1]
+def members_of(tenant: Tenant, client_id: str | None, info: DeveloperInfo) -> bytes:
+    """What is appended to a plain record with this client id: the tenant's names, and whose it is, if it has one."""
+    return _members(_names_of(tenant), client_id, info)
+
+
+def _members(names: _Names, client_id: str | None, info: DeveloperInfo) -> bytes:
+    return names.both if client_id is None else names.both + b"," + msgspec.json.encode(info)[1:-1]
 
 
 def _info_members(fields: Fields, known: Mapping[str, DeveloperInfo]) -> list[bytes]:

@@ -6,7 +6,7 @@ were sent, except that newlines between tokens are blanks, so that each can stan
 
 import itertools
 import json
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -36,6 +36,25 @@ class NeedsCare(Exception):
     """The body or a record is one of the rare ones that take long; raised where the caller would not wait for them."""
 
 
+class Document(Protocol):
+    """A body that is taken apart, as far as it tells whose it is."""
+
+    @property
+    def organization(self) -> bytes | None:
+        """The text of the body's own `organization`, or None where it is absent."""
+        ...
+
+    @property
+    def environment(self) -> bytes | None:
+        """Likewise."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """How many records there are; may raise `Rejected`."""
+        ...
+
+
 class Payload(msgspec.Struct, frozen=True):
     """A body taken apart.
 
@@ -60,6 +79,11 @@ class Payload(msgspec.Struct, frozen=True):
             raise self._records
         return self._records
 
+    @property
+    def count(self) -> int:
+        """How many they are; raises as `records`."""
+        return len(self.records)
+
 
 def decode(body: bytes, content_encoding: str | None, limits: Limits, *, careful: bool = True) -> Payload:
     """Take a body apart.
@@ -69,7 +93,7 @@ def decode(body: bytes, content_encoding: str | None, limits: Limits, *, careful
         Rejected: It breaks a rule of SPEC section 2 from `Content-Encoding` to `records should be a list`.
     """
     text = unpack(body, content_encoding, limits)
-    return _parse(text, limits.max_batch_records, careful=careful)
+    return parse(text, limits.max_batch_records, careful=careful)
 
 
 def name_in(text: bytes | None, key: str) -> str:
@@ -114,8 +138,8 @@ _body = msgspec.json.Decoder(_Body)
 _any_body = msgspec.json.Decoder(_AnyBody)
 
 
-def _parse(text: bytes, max_records: int, *, careful: bool) -> Payload:
-    """What a body that is one JSON object holds."""
+def parse(text: bytes, max_records: int, *, careful: bool = True) -> Payload:
+    """Take a body apart whose coding is undone; as `decode`."""
     if not jsontext.is_utf8(text):
         raise _bad_json()
     records: list[JSONText] | Rejected

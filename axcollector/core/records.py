@@ -95,7 +95,7 @@ def check(texts: Sequence[JSONText], rules: Rules, now: float, *, careful: bool 
         if not careful:
             raise NeedsCare from None
         fields = _check_one_by_one(texts, rules, now)
-    earliest, latest = _bounds(rules, now)
+    earliest, latest = bounds(rules, now)
     for index, record in enumerate(fields):
         begun = record.client_received_start_timestamp
         end = record.client_received_end_timestamp
@@ -115,7 +115,7 @@ def _too_old(rules: Rules) -> str:
     return f"{_START} cannot be older than {rules.max_record_age_seconds:g} seconds"
 
 
-def _bounds(rules: Rules, now: float) -> tuple[int | None, int | None]:
+def bounds(rules: Rules, now: float) -> tuple[int | None, int | None]:
     """The earliest and the latest start, in milliseconds since the epoch, that the rules allow."""
     age, skew = rules.max_record_age_seconds, rules.max_clock_skew_seconds
     if not (age or skew):
@@ -144,7 +144,7 @@ def _check_one(text: bytes, index: int, rules: Rules, now: float) -> Fields:
         raise _bad(f"{_START} and {_END} has to be number", index)
     if end != b"null" and _order(start) > _order(end):
         raise _bad(f"{_START} > {_END}", index)
-    earliest, latest = _bounds(rules, now)
+    earliest, latest = bounds(rules, now)
     if earliest is not None and _order(start) < _order(b"%d" % earliest):
         raise _bad(_too_old(rules), index)
     if latest is not None and _order(start) > _order(b"%d" % latest):
