@@ -13,6 +13,8 @@ from axcollector.core.errors import Rejected
 _GZIP_SLICE_BYTES: Final = 1 << 13
 """So much is given to the decompressor at once: what it leaves over at a member's end is copied, and a body may have
 half a million members."""
+_GZIP_AT_ONCE_BYTES: Final = 1 << 19
+"""A body of this size is mostly one member, as nearly all are, and taken as that first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +113,22 @@ def _unwrap_buffer(body: bytes) -> bytes:
 
 def _gunzip(body: bytes, limit: int) -> bytes:
     """All members of `body`, whole and nothing after them, of at most `limit` bytes."""
-    if not body:
+    if len(body) > _GZIP_AT_ONCE_BYTES:
+        return _gunzip_in_slices(body, limit)
+    reader = deflate.decompressor()
+    try:
+        text = reader.decompress(body, limit + 1)
+    except deflate.ERRORS as exc:
+        raise _bad_gzip() from exc
+    if len(text) > limit:
+        raise _too_large_decompressed(limit)
+    if not reader.eof:
         raise _bad_gzip()
+    return _gunzip_in_slices(body, limit) if reader.unused_data else text
+
+
+def _gunzip_in_slices(body: bytes, limit: int) -> bytes:
+    """The same, however many members there are."""
     parts: list[bytes] = []
     total = 0
     reader = deflate.decompressor()
