@@ -8,9 +8,8 @@ line, that of a body its length, or those of its chunks. What stands between the
 What the door knows the route of is answered without a Request of Twisted's, which is several times as much work as
 the rest. Everything else becomes one, and goes to the site's resource.
 
-A client that sends one head again and again has it taken apart twice, and then only compared (`usual`). What stands
-behind it, if it comes in one piece, is offered to the door as the usual request that it nearly always is; where it is
-not, or anything else is other than usual, it is taken as any other, from its first byte.
+A client that sends one head again and again has it taken apart twice, and then only compared: `usual_channel`, which
+leaves to this module what it does not take.
 """
 
 # mypy: allow-untyped-calls
@@ -22,38 +21,25 @@ from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.server import Request
 
-from axcollector import answers, heads, usual
+from axcollector import heads
 from axcollector.answers import Answer
-from axcollector.channel import BEHIND_BYTES, BoundedChannel, IngestRequest
-from axcollector.conversation import State
+from axcollector.channel import BEHIND_BYTES, IngestRequest
 from axcollector.heads import Cut
 from axcollector.llhttp_parts import Chunks, Message, NotHTTP
-from axcollector.outlet import Outlet
 from axcollector.reception import Incoming
 from axcollector.running import Running
-from axcollector.usual import Head, Usual
+from axcollector.usual_channel import UsualChannel
 
 _END: Final = b"\r\n"
 
 
-class LlhttpChannel(BoundedChannel):
+class LlhttpChannel(UsualChannel):
     """A connection, parsed by llhttp."""
 
     _message: Message | None = None
     _chunks: Chunks | None = None
     _left = 0
-    _blank_seen = False
     _running: Running[Answer] | None = None
-    _outlet: Outlet
-    _seen: Head | None = None
-    _usual: Usual | None = None
-    _held = 0
-    _is_over = False
-
-    def connectionMade(self) -> None:
-        """The connection is open."""
-        self._outlet = Outlet(self.transport)
-        super().connectionMade()
 
     # What comes
 
@@ -61,6 +47,10 @@ class LlhttpChannel(BoundedChannel):
         """Bytes of a request, or of several; what comes while the connection is being closed is dropped."""
         if self._usual is not None and self._take_usual(self._usual, data):
             return
+        self._take_any(data)
+
+    def _take_any(self, data: bytes) -> None:
+        """Take bytes that are not, or no more, of a usual request."""
         if self.conversation.closing:
             return
         if self._handlingRequest:
@@ -70,42 +60,6 @@ class LlhttpChannel(BoundedChannel):
         if not self._busyReceiving:
             self._answered = 0
             self._read()
-
-    def _take_usual(self, known: Usual, data: bytes) -> bool:
-        """Take a whole request with the head that is known; False: it is something else, and nothing was done.
-
-        The hot path: it may neither take a head apart nor make an object for a request, but the body.
-        """
-        if self.conversation.state is not State.IDLE or self._buffer or self._dataBuffer:
-            return False
-        if self.paused or self._blank_seen:
-            return False
-        site = self.site
-        door, body = site.door, known.head.body_of(data)
-        if body is None or door is None or site.is_draining or len(body) > site.max_body_bytes:
-            return False
-        if not site.pending.reserve(len(body)):
-            return False
-        batch = door.usual_batch(known.asked, body)
-        if batch is None:
-            site.pending.held -= len(body)
-            self._usual = None  # until a request with it is taken again
-            return False
-        self._held = len(body)
-        self._answered = 0
-        self._handlingRequest = True
-        self.conversation.received()
-        door.keep(known.asked, batch, self._answer_usual)
-        return True
-
-    def _learn(self, message: Message) -> None:
-        """A request was taken: remember its head, if it was the last one's too."""
-        if self._usual is not None or self.site.door is None:
-            return
-        head = usual.head_of(message)
-        if head is not None and head == self._seen:
-            self._usual = usual.known(head, message, self.site.door)
-        self._seen = head
 
     def _read(self) -> None:
         """Take what has come, one request after the other, until one is being answered or more must come."""
@@ -241,19 +195,6 @@ class LlhttpChannel(BoundedChannel):
             self._learn(message)
         self._answer_with(self._whole(answer, message.version))
 
-    def _answer_usual(self, answer: Answer) -> bool:
-        """A usual request is answered, unless its client has gone; whether it is."""
-        if self._is_over:
-            return False
-        self.site.pending.held -= self._held
-        self._held = 0
-        is_usual = self.persistent and not answer.headers
-        self._answer_with(self.site.usual_answer(answer) if is_usual else self._whole(answer, b"HTTP/1.1"))
-        return True
-
-    def _whole(self, answer: Answer, version: bytes) -> bytes:
-        return answers.whole(answer, version, self.site.usual_headers(), persistent=bool(self.persistent))
-
     def _answer_with(self, data: bytes) -> None:
         """Send an answer, and go on with what came behind its request.
 
@@ -284,9 +225,6 @@ class LlhttpChannel(BoundedChannel):
         message, self._message = self._message, None
         running, self._running = self._running, None
         super().connectionLost(reason)
-        self._is_over = True
-        self.site.pending.held -= self._held
-        self._held = 0
         if message is not None:
             message.incoming.drop()
         if running is not None:

@@ -21,6 +21,9 @@ _MOST_DIGITS: Final = 9
 _MOST_BYTES: Final = 1024
 """A larger head is not remembered. The bounds on heads are far larger: they hold, whatever the length's digits are."""
 
+_LEAST_PIECE_BYTES: Final = 4096
+"""Each piece costs some hundred bytes of memory besides its own; bodies that come by the byte are not kept so."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Head:
@@ -34,18 +37,51 @@ class Head:
     before: bytes
     behind: bytes
 
-    def body_of(self, data: bytes) -> bytes | None:
-        """The body, where `data` is such a head with exactly its body behind it; the hot path."""
+    def places(self, data: bytes) -> tuple[int, int]:
+        """Where the body begins, and how long it is, where `data` begins with such a head; else 0, 0. The hot path."""
         before, behind = self.before, self.behind
         if not data.startswith(before):
-            return None
+            return 0, 0
         start = len(before)
         stop = data.find(_END, start, start + _MOST_DIGITS + len(_END))
         digits = data[start:stop]
         if stop < 0 or not digits.isdigit() or not data.startswith(behind, stop):
-            return None
-        body = data[stop + len(behind) :]
-        return body if len(body) == int(digits) else None
+            return 0, 0
+        return stop + len(behind), int(digits)
+
+
+class Coming:
+    """A request with a head that is known, while it comes in pieces: few and large ones, or it is taken as any other.
+
+    Attributes:
+        missing: How many bytes are to come.
+    """
+
+    __slots__ = ("_head", "_pieces", "missing")
+
+    def __init__(self, data: bytes, start: int, missing: int) -> None:
+        """Its beginning: the head, and from `start` on the body."""
+        self._head = data[:start]
+        self._pieces: list[bytes | memoryview] = [memoryview(data)[start:]]
+        self.missing = missing
+
+    def fits(self, data: bytes) -> bool:
+        """Whether this is the rest of it, or so much that there will not be many pieces."""
+        size = len(data)
+        return size == self.missing or _LEAST_PIECE_BYTES <= size < self.missing
+
+    def add(self, data: bytes) -> None:
+        """More of it, or what stands behind it."""
+        self._pieces.append(data)
+        self.missing -= len(data)
+
+    def body(self) -> bytes:
+        """What has come behind the head."""
+        return b"".join(self._pieces)
+
+    def whole(self) -> bytes:
+        """All that has come."""
+        return b"".join([self._head, *self._pieces])
 
 
 @dataclass(frozen=True, slots=True)
