@@ -226,20 +226,14 @@ class _Member:
     @classmethod
     def of(cls, gathered: _Gathering) -> "_Member":
         """Compressed."""
-        lines, aside = _packed(gathered.lines), _packed(gathered.aside)
+        lines = deflate.member_of(gathered.lines) if gathered.lines else b""
+        aside = deflate.member_of(gathered.aside) if gathered.aside else b""
         return cls(gathered.tenant, gathered.count, lines, gathered.aside_count, aside)
 
     @property
     def files(self) -> Sequence[str]:
         """Names for the files that it will need when its journal is split."""
         return [name for name, part in ((self.tenant, self.lines), (self.tenant + "/aside", self.aside)) if part]
-
-
-def _packed(parts: Sequence[bytes | bytearray]) -> bytes:
-    """One member of all, or nothing of nothing; the lines of a single batch, which may be large, are not copied."""
-    if not parts:
-        return b""
-    return deflate.member(parts[0] if len(parts) == 1 else b"".join(parts))
 
 
 @lru_cache(maxsize=1024)

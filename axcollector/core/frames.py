@@ -38,6 +38,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from axcollector.core import deflate
+
 MAGIC: Final = b"\xabAXF"
 VERSION: Final = 1
 VERSION_ASIDE: Final = 2
@@ -78,7 +80,7 @@ def write(
     """One frame, for the journal of this identity (`JournalName.identity`)."""
     name = tenant.encode("ascii")
     version, more = (VERSION_ASIDE, _ASIDE.pack(len(member), aside_records)) if aside else (VERSION, b"")
-    crc = zlib.crc32(aside, zlib.crc32(member))
+    crc = deflate.crc32(aside, deflate.crc32(member))
     head = _HEAD.pack(MAGIC, version, len(name), sequence, records, len(member) + len(aside), crc) + more + name
     return b"".join([head, _CRC.pack(zlib.crc32(head, _seed(identity))), member, aside])
 
@@ -142,7 +144,7 @@ class FrameReader:
 
     def _take(self, header: _Header) -> Iterator[Frame]:
         member = bytes(self._buffer[header.size : header.size + header.length])
-        if zlib.crc32(member) != header.crc:
+        if deflate.crc32(member) != header.crc:
             self._skip(header.size)
             return
         offset = self._position + header.size
