@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from twisted.internet import defer
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -68,6 +68,7 @@ class Spool:
         self._began_at: float | None = None
         self._failed_at = 0.0
         self._closing: defer.Deferred[None] | None = None
+        self._pausing: IDelayedCall | None = None
         self.failing = False
 
     @property
@@ -139,11 +140,28 @@ class Spool:
             waiter(None)
 
     def _commit(self) -> None:
-        group = self._group.take()
+        """Begin the next write, or wait for others who may go with it."""
+        now = self._clock.seconds()
+        pause = 0.0 if self._closing is not None else self._group.pause(now)
+        if pause:
+            if self._pausing is None:
+                self._pausing = self._clock.callLater(pause, self._pause_over)
+            return
+        if self._pausing is not None:
+            self._pausing.cancel()
+            self._pausing = None
+        self._begin(now)
+
+    def _pause_over(self) -> None:
+        self._pausing = None
+        self._begin(self._clock.seconds())
+
+    def _begin(self, now: float) -> None:
+        group = self._group.take(now)
         if group:
             batches = [entry.batch for entry in group]
-            self._began_at = self._clock.seconds()
-            written = self._worker.run(self._writer.write, batches, self._began_at)
+            self._began_at = now
+            written = self._worker.run(self._writer.write, batches, now)
             written.addCallbacks(self._succeeded, self._failed)
             written.addErrback(lambda failure: report(self._log, "a commit's end went wrong", failure))
         elif self._closing is not None and not self._closing.called and not self._group.waiting:

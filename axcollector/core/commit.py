@@ -1,17 +1,27 @@
-"""Group commit: who waits for which write.
+"""Group commit: who waits for which write, and when it begins.
 
-While one write is under way, arrivals gather; when it has settled they go together as the next group. There is no
-timer: with one client a commit takes one write and fsync, with a thousand still one for all of them.
-Below the limits nobody waits for more than two writes: the one under way and the one that takes him.
+While one write is under way, arrivals gather; when it has settled they go together as the next group. A write costs
+much the same whoever goes with it, and on a fast disk what it costs is processor time. So the next one waits for the
+rest of those who went together lately, who are likely to be back at once, but begins `PACE_SECONDS` behind the last
+at the latest. Where one client sends, nobody is waited for; where writes take longer than that, neither.
+Below the limits nobody waits for more than two writes and that pause: the one under way and the one that takes him.
 """
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
 
 from axcollector.core.errors import Overloaded
 from axcollector.core.model import Batch
+
+PACE_SECONDS: Final = 0.002
+_FORGETTING: Final = 0.9
+"""Of so many as went together at most, so many are expected one write later."""
+_ENOUGH_BYTES: Final = 1 << 18
+"""A group of so many bytes is worth a write, whoever else may come: the write costs no more than they do."""
+_MOST_BYTES: Final = 1 << 20
+"""A group has no more bytes than this and one batch, lest those in it wait for the compression of all the others."""
 
 W = TypeVar("W")
 
@@ -38,6 +48,8 @@ class GroupCommit(Generic[W]):
         self._gathered: list[Entry[W]] = []
         self._writing: Sequence[Entry[W]] = ()
         self._bytes = 0
+        self._expected = 1.0
+        self._paced_until = 0.0
 
     @property
     def waiting(self) -> int:
@@ -70,12 +82,32 @@ class GroupCommit(Generic[W]):
         self._gathered.append(Entry(batch, waiter))
         self._bytes += batch.size_bytes
 
-    def take(self) -> Sequence[Entry[W]]:
+    def pause(self, now: float) -> float:
+        """How long the next write waits for others, in seconds; 0: it may begin, or there is none to begin."""
+        if self._writing or len(self._gathered) >= self._expected or self._bytes >= _ENOUGH_BYTES:
+            return 0.0
+        left = self._paced_until - now
+        return left if 0 < left <= PACE_SECONDS else 0.0  # more is left where the clock was set back
+
+    def take(self, now: float) -> Sequence[Entry[W]]:
         """The next group to write; empty where nothing waits or a write is under way. Settle it with `settled`."""
-        if self._writing:
+        if self._writing or not self._gathered:
             return ()
-        self._writing, self._gathered = self._gathered, []
+        self._writing, self._gathered = self._divided()
+        self._expected = max(len(self._writing), self._expected * _FORGETTING)
+        self._paced_until = now + PACE_SECONDS
         return self._writing
+
+    def _divided(self) -> tuple[list[Entry[W]], list[Entry[W]]]:
+        """Those that go now, and those that go with the next write."""
+        gathered = self._gathered
+        if self._bytes > _MOST_BYTES:
+            size = 0
+            for place, entry in enumerate(gathered, 1):
+                size += entry.batch.size_bytes
+                if size >= _MOST_BYTES:
+                    return gathered[:place], gathered[place:]
+        return gathered, []
 
     def settled(self) -> Sequence[Entry[W]]:
         """The group whose write has ended, well or badly; the next may be taken."""
