@@ -14,6 +14,8 @@ from typing import BinaryIO, Self
 
 from axcollector.locks import lock_file
 
+STEP_BYTES = 1 << 20
+"""So much of a file that nobody waits for is brought to stable storage at once."""
 DIRECTORY_MODE = 0o700
 FILE_MODE = 0o600
 
@@ -24,6 +26,7 @@ class AppendFile:
     def __init__(self, path: str, descriptor: int) -> None:
         self.path = path
         self._descriptor = descriptor
+        self._unsynced = 0
 
     def write(self, data: bytes | memoryview) -> None:
         """Append all of `data`.
@@ -34,6 +37,22 @@ class AppendFile:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._descriptor, rest) :]
+
+    def write_in_steps(self, data: bytes | memoryview) -> bool:
+        """As `write`, for what nobody waits for; it goes to stable storage step by step, the last with `sync`.
+
+        Whoever syncs another file meanwhile waits for what the disk has to do already: for one step, not for all.
+
+        Returns:
+            Whether this ended a step, and so waited for the disk.
+        """
+        self.write(data)
+        self._unsynced += len(data)
+        if self._unsynced < STEP_BYTES:
+            return False
+        self._unsynced = 0
+        self.sync()
+        return True
 
     def sync(self) -> None:
         """Bring what was written to stable storage."""

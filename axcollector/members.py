@@ -4,9 +4,12 @@ import array
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from axcollector.core import deflate
-from axcollector.core.frames import Frame
+from axcollector.core.frames import Frame, FrameReader
+from axcollector.courtesy import Courtesy
+from axcollector.disk import read_slices
 
 SMALL_MEMBER_BYTES = 1 << 13
 """Members smaller than this on average are packed again, as they were packed: larger ones gain less than a tenth."""
@@ -70,6 +73,38 @@ class Contents:
 
     def __bool__(self) -> bool:
         return bool(self.tenants or self.aside)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in a journal, and what is no frame.
+
+    Attributes:
+        contents: The former.
+        damaged: See `FrameReader`.
+        torn: Likewise.
+        blank: Whether there is nothing in it but zeros.
+    """
+
+    contents: Contents
+    damaged: int
+    torn: int
+    blank: bool
+
+
+def members_in(file: BinaryIO, identity: str, courtesy: Courtesy) -> Found:
+    """What the journal of this identity holds, in constant memory but for the numbers."""
+    contents = Contents()
+    blank = True
+    reader = FrameReader(identity)
+    for data in read_slices(file):
+        courtesy.step_back()
+        blank = blank and not data.strip(b"\0")
+        for frame in reader.feed(data):
+            contents.add(frame)
+    for frame in reader.finish():
+        contents.add(frame)
+    return Found(contents, reader.damaged, reader.torn, blank)
 
 
 def pieces(descriptor: int, members: Members) -> Iterable[bytes]:

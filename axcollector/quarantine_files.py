@@ -145,9 +145,9 @@ class QuarantineFile:
                 code, reason = reasons.get(number, (entry.code, entry.reason))
                 if (code, reason) != (entry.code, entry.reason):
                     line = msgspec.structs.replace(entry, code=code, reason=reason).line()  # noqa: PLW2901 - what is written for it
-                target.write(packer.compress(line))
+                target.write_in_steps(packer.compress(line))
                 left += 1
-            target.write(packer.flush())
+            target.write_in_steps(packer.flush())
             target.sync()
         return left
 

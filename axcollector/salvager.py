@@ -195,9 +195,9 @@ class Salvager:
         with self._disk.open(path) as source:
             for data in read_slices(source):
                 for piece in reader.feed(data):
-                    target.write(packer.compress(piece))
-        target.write(packer.compress(reader.finish()))
-        target.write(packer.flush())
+                    target.write_in_steps(packer.compress(piece))
+        target.write_in_steps(packer.compress(reader.finish()))
+        target.write_in_steps(packer.flush())
 
     def _drop_copies(self, found: ReferenceName, name: str) -> None:
         """Delete what the reference had copied of a file, before the file goes: alone it would be taken for more."""

@@ -19,38 +19,25 @@ average are packed again into one, because a member costs some 20 bytes and its 
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from twisted.logger import Logger
 
 from axcollector.aside import put_aside
 from axcollector.buckets import merge_buckets
-from axcollector.core.frames import FrameReader
 from axcollector.core.layout import (
     JOURNAL_SUFFIX,
     QUARANTINE,
     JournalName,
     Stage,
 )
-from axcollector.disk import AppendFile, Disk, ensure_within, read_slices, remove_tree
-from axcollector.members import Contents, Members, packed, pieces
+from axcollector.courtesy import HASTE, Courtesy
+from axcollector.disk import Disk, ensure_within, remove_tree
+from axcollector.members import Contents, Found, members_in
 from axcollector.quarantine import Quarantine
 from axcollector.record_counts import RecordCounts
 from axcollector.reserve import SplitReserve
-
-_WRITTEN_TOGETHER = 16
-"""So many tenants' files are written before the first of them is synced: that goes faster than one after the other."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What was found in a journal, and what is no frame."""
-
-    contents: Contents
-    damaged: int
-    torn: int
-    blank: bool
+from axcollector.split_files import SplitFiles
 
 
 class Splitter:
@@ -93,6 +80,7 @@ class Splitter:
         self._quarantine = quarantine or Quarantine(data_directory)
         self._reported: set[str] = set()
         self._records = records or RecordCounts(disk)
+        self._courteous = False
         self.salvaged = 0
 
     def journals(self) -> set[str]:
@@ -125,6 +113,7 @@ class Splitter:
                 journal = JournalName.parse(name)[0]
                 journals[journal.journal] = journal
         due = [j for j in journals.values() if _is_due(j, now, grace_seconds) or is_abandoned(j)]
+        self._courteous = now is not None and not any(_is_late(j, now, grace_seconds) for j in due)
         return sum(not self._try(journal) for journal in due)
 
     def _try(self, journal: JournalName) -> bool:
@@ -173,66 +162,32 @@ class Splitter:
         if self._disk.exists(split):
             remove_tree(self._disk, split)
             self._disk.sync_directory(self._directory)
-        found = self._read(path, journal)
+        courtesy = Courtesy() if self._courteous else HASTE
+        with self._disk.open(path) as file:
+            found = members_in(file, journal.identity, courtesy)
         if found.contents:
-            self._write(journal, found.contents)
+            self._write(journal, found.contents, courtesy)
         self._retire(path, journal, found)
         self._reserve.forget(journal.identity)
         for tenant, members in found.contents.tenants.items():
             self._records.note(journal.file_of(tenant), members.records)
         self.salvaged += found.contents.frames if found.damaged or found.torn else 0
 
-    def _read(self, path: str, journal: JournalName) -> _Found:
-        contents = Contents()
-        blank = True
-        reader = FrameReader(journal.identity)
-        with self._disk.open(path) as file:
-            for data in read_slices(file):
-                blank = blank and not data.strip(b"\0")
-                for frame in reader.feed(data):
-                    contents.add(frame)
-        for frame in reader.finish():
-            contents.add(frame)
-        return _Found(contents, reader.damaged, reader.torn, blank)
-
-    def _write(self, journal: JournalName, contents: Contents) -> None:
+    def _write(self, journal: JournalName, contents: Contents, courtesy: Courtesy) -> None:
         split = self._path(journal.split)
         self._disk.make_directory(split)
         with self._disk.open(self._path(journal.journal)) as source:
-            self._write_buckets(journal, split, contents.tenants, source.fileno())
+            files = SplitFiles(self._disk, journal, source.fileno(), courtesy, pack_all=self._pack_all)
+            files.write(split, contents.tenants)
             if contents.aside:
                 aside = os.path.join(split, QUARANTINE)
                 self._disk.make_directory(aside)
-                self._write_buckets(journal, aside, contents.aside, source.fileno())
+                files.write(aside, contents.aside)
                 self._disk.sync_directory(aside)
         self._disk.sync_directory(split)
         self._disk.sync_directory(self._directory)
 
-    def _write_buckets(
-        self, journal: JournalName, directory: str, tenants: Mapping[str, Members], descriptor: int
-    ) -> None:
-        ordered = sorted(tenants.items())
-        for start in range(0, len(ordered), _WRITTEN_TOGETHER):
-            with contextlib.ExitStack() as group:
-                written = []
-                for tenant, members in ordered[start : start + _WRITTEN_TOGETHER]:
-                    bucket = os.path.join(directory, journal.bucket_of(tenant))
-                    self._disk.make_directory(bucket)
-                    target = group.enter_context(self._disk.create(os.path.join(bucket, journal.file_of(tenant))))
-                    self._write_file(target, members, descriptor)
-                    written.append((bucket, target))
-                for bucket, target in written:
-                    target.sync()
-                    self._disk.sync_directory(bucket)
-
-    def _write_file(self, target: AppendFile, members: Members, descriptor: int) -> None:
-        parts = pieces(descriptor, members)
-        again = self._pack_all or members.small
-        for part in packed(parts, fast=not self._pack_all) if again else parts:
-            target.write(part)
-        target.begin_sync()
-
-    def _retire(self, path: str, journal: JournalName, found: _Found) -> None:
+    def _retire(self, path: str, journal: JournalName, found: Found) -> None:
         """The commit: from here on the journal is no longer the truth."""
         contents = found.contents
         if found.damaged or not (contents or found.blank):
@@ -287,3 +242,9 @@ def _is_due(journal: JournalName, now: float | None, grace_seconds: float) -> bo
         return True
     interval = journal.interval
     return now >= interval.end + grace_seconds or now < interval.start
+
+
+def _is_late(journal: JournalName, now: float, grace_seconds: float) -> bool:
+    """Whether the journals of the next interval are due as well."""
+    interval = journal.interval
+    return now >= interval.end + grace_seconds + (interval.end - interval.start)

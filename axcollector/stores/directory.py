@@ -89,7 +89,7 @@ class DirectoryStore:
             self._disk.unlink(draft)
         with self._disk.create(draft) as copy:
             while data := _read(file):
-                copy.write(data)
+                copy.write_in_steps(data)
             copy.sync()
         self._directories.sync(directory)
 

@@ -2,7 +2,7 @@
 
 Python's threads share one interpreter. A thread that computes gives it up only when another has asked for it and
 waited for some milliseconds, which a request would meet several times on its way. So after each piece of work, about a
-millisecond, this one rests, and whoever waits goes on at once.
+millisecond, this one rests, and whoever waits goes on at once; longer, where others want its core.
 """
 
 import threading
@@ -16,6 +16,7 @@ from axcollector.core.amendment import tenant_of
 from axcollector.core.catalog import Catalog
 from axcollector.core.model import Tenant
 from axcollector.core.tables import COLUMNS, SCOPES, Values
+from axcollector.courtesy import Courtesy
 from axcollector.registry import Registry
 
 ROWS_A_PIECE: Final = 250
@@ -32,13 +33,15 @@ class Pace:
     def __init__(self) -> None:
         self._given_up = threading.Event()
 
-    def rest(self) -> None:
+    def rest(self, courtesy: Courtesy) -> None:
         """Let others have the interpreter; returns at once when the work is given up."""
-        self._given_up.wait(REST_SECONDS)
+        self._given_up.wait(max(REST_SECONDS, courtesy.due()))
+        courtesy.go_on()
 
-    def rest_or_end(self) -> None:
+    def rest_or_end(self, courtesy: Courtesy) -> None:
         """The same for work that need not be finished; raises `GivenUp`."""
-        if self._given_up.wait(REST_SECONDS):
+        self.rest(courtesy)
+        if self._given_up.is_set():
             raise GivenUp
 
     def give_up(self) -> None:
@@ -72,12 +75,13 @@ def build(path: str, pace: Pace) -> Built:
     """
     catalog = Catalog()
     refused: list[Tenant] = []
+    courtesy = Courtesy(0.0)
     try:
         with Registry.open(path) as registry, registry.reading():
             for table in COLUMNS:
                 for piece in _pieces(registry.values(table)):
                     refused += catalog.load(table, piece)
-                    pace.rest_or_end()
+                    pace.rest_or_end(courtesy)
     except BaseException:
         dismantle(catalog, pace)
         raise
@@ -87,21 +91,23 @@ def build(path: str, pace: Pace) -> Built:
 def examine(path: str, pace: Pace) -> Built:
     """The same without a catalog: whether the file can be read at all, and the tenants that will be refused."""
     refused = []
+    courtesy = Courtesy(0.0)
     with Registry.open(path) as registry, registry.reading():
         for piece in _pieces(registry.values(SCOPES)):
             tenants = [tenant_of(*values[1:]) for values in piece]
             refused += [tenant for tenant in tenants if tenant is not None and not layout.fits(tenant)]
-            pace.rest_or_end()
+            pace.rest_or_end(courtesy)
     return Built(None, refused)
 
 
 def dismantle(catalog: Catalog, pace: Pace) -> None:
     """Free a catalog that nobody reads any more."""
     since_rest = 0
+    courtesy = Courtesy(0.0)
     for entries in catalog.dismantle():
         since_rest += entries
         if since_rest >= ROWS_A_PIECE:
-            pace.rest()
+            pace.rest(courtesy)
             since_rest = 0
 
 

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from axcollector.core.errors import RegistryError, SyncFailed
 from axcollector.core.tables import COLUMNS, SCOPES
+from axcollector.courtesy import HASTE
 from axcollector.disk import Disk, read_slices
 from axcollector.sync.rebuilding import ROWS_A_PIECE, Pace
 from axcollector.sync.transicator_json import JsonSnapshot
@@ -94,7 +95,7 @@ def _gently(rows: Iterator[T]) -> Iterator[T]:
     pace = Pace()
     while piece := list(islice(rows, ROWS_A_PIECE)):
         yield from piece
-        pace.rest()
+        pace.rest(HASTE)
 
 
 def _from_sqlite(draft: SyncedRegistry, download: Download, file: BinaryIO) -> Filled:
