@@ -50,6 +50,10 @@ _HEADS = (
     *("records/req", "coding", "pack", "records/s", "of Y", "bar", "by CPU", "MB/s", "CPU s/M"),
     *("p50 ms", "p99 ms", "peak MB", "B/record", "of gzip"),
 )
+_LATENCY_HEADS = (
+    *("records/req", "coding", "p50 ms", "p99 ms", "max ms", "stall ms"),
+    *("rebuilding: p50 ms", "p99 ms", "max ms", "stall ms"),
+)
 _REBUILD_SECONDS = "2"
 """How often the catalog is rebuilt under `--latency`."""
 
@@ -61,12 +65,16 @@ def medians(runs: list[dict[str, Any]]) -> dict[str, Any]:
         for name, value in runs[0].items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+    return middle | joined(*runs) | {"runs": len(runs)}
+
+
+def joined(*runs: dict[str, Any]) -> dict[str, Any]:
+    """What must not happen, wherever it did."""
     others: dict[str, int] = {}
     for run in runs:
         for status, count in run["other answers"].items():
             others[status] = others.get(status, 0) + count
-    hindered = any(run["client is the bottleneck"] for run in runs)
-    return middle | {"other answers": others, "client is the bottleneck": hindered, "runs": len(runs)}
+    return {"other answers": others, "client is the bottleneck": any(run["client is the bottleneck"] for run in runs)}
 
 
 def misses(cell: dict[str, Any]) -> list[str]:
@@ -79,6 +87,7 @@ def misses(cell: dict[str, Any]) -> list[str]:
         found.append("the client was the bottleneck: this is no figure of the service")
     if cell["paced"]:
         limits = {"p50 ms": P50_BAR_MS, "p99 ms": P99_BAR_MS, "stall ms": STALL_BAR_MS}
+        limits["stall ms rebuilding"] = STALL_BAR_MS
         return found + [f"{name} {cell[name]:.1f} > {bar:g}" for name, bar in limits.items() if cell[name] > bar]
     bar = BARS.get((per_request, coding))
     if bar is not None and pack == "fast" and cell["of Y"] < bar * (1 - TOLERANCE):
@@ -99,6 +108,13 @@ def row(cell: dict[str, Any]) -> list[str]:
         *(f"{cell['MB/s']:.1f}", f"{cell['CPU s a million']:.1f}", f"{cell['p50 ms']:.1f}", f"{cell['p99 ms']:.1f}"),
         *(f"{cell['peak MB']:.0f}", f"{cell['bytes a record']:.0f}", f"{cell['of gzip -6']:.2f}"),
     ]
+
+
+def latency_row(cell: dict[str, Any]) -> list[str]:
+    """A paced cell as the second table shows it."""
+    names = ("p50 ms", "p99 ms", "max ms", "stall ms")
+    figures = [cell[name] for name in names] + [cell[f"{name} rebuilding"] for name in names]
+    return [str(cell["records a request"]), cell["coding"], *(f"{each:.1f}" for each in figures)]
 
 
 def table(rows: Iterable[Iterable[str]]) -> str:
@@ -127,7 +143,6 @@ class Bench:
         self.conditions = Conditions(
             *(registry, self._pool, options.connections, options.seconds, options.interval, service_cpu, client_cpu),
             yardstick_seconds=options.yardstick_seconds,
-            options=("--cache-refresh-interval", _REBUILD_SECONDS) if options.latency else (),
         )
 
     def requests(self, per_request: int, coding: str) -> Requests:
@@ -139,14 +154,28 @@ class Bench:
         """A cell's runs, one after the other; with a share, so much of the rate that a first run without reaches."""
         requests = self.requests(per_request, coding)
         conditions = replace(self.conditions, wrk=client_of(self._options.client, coding))
-        pace, runs = 0.0, []
-        if share is not None:
-            pace = share * self._run(conditions, requests, "reaching for the rate", compression, 0.0)["requests/s"]
-        for number in range(1, self._options.runs + 1):
-            what = f"{per_request} {coding} {compression}: run {number} of {self._options.runs}"
-            runs.append(self._run(conditions, requests, what, compression, pace))
-        named = {"records a request": per_request, "coding": coding, "compression": compression, "paced": pace > 0}
-        return named | medians(runs)
+        named = {"records a request": per_request, "coding": coding, "compression": compression}
+        what = f"{per_request} {coding} {compression}"
+        if share is None:
+            return named | {"paced": False} | self._runs(conditions, requests, what, compression)
+        pace = share * self._run(conditions, requests, "reaching for the rate", compression, 0.0)["requests/s"]
+        steady = self._runs(conditions, requests, what, compression, pace)
+        rebuilding = replace(conditions, options=("--cache-refresh-interval", _REBUILD_SECONDS))
+        beside = self._runs(rebuilding, requests, f"{what}, rebuilding", compression, pace)
+        worse = {f"{name} rebuilding": beside[name] for name in ("p50 ms", "p99 ms", "max ms", "stall ms")}
+        return named | {"paced": True} | steady | worse | joined(steady, beside)
+
+    def _runs(
+        self, conditions: Conditions, requests: Requests, what: str, compression: str, pace: float = 0.0
+    ) -> dict[str, Any]:
+        """The middle of as many runs as are asked for."""
+        count = self._options.runs
+        return medians(
+            [
+                self._run(conditions, requests, f"{what}: run {number} of {count}", compression, pace)
+                for number in range(1, count + 1)
+            ]
+        )
 
     def _run(
         self, conditions: Conditions, requests: Requests, what: str, compression: str, pace: float
@@ -282,15 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("the service and the client shared one core: these are no figures of the service")
     print(table([_HEADS, *map(row, cells)]))
     if options.latency:
-        print(
-            table(
-                [("records/req", "coding", "max ms", "stall ms")]
-                + [
-                    (str(c["records a request"]), c["coding"], f"{c['max ms']:.1f}", f"{c['stall ms']:.1f}")
-                    for c in cells
-                ]
-            )
-        )
+        print(table([_LATENCY_HEADS, *map(latency_row, cells)]))
     found = [f"MISSED {c['records a request']} {c['coding']} {c['compression']}: {m}" for c in cells for m in misses(c)]
     print("\n".join(found) or "all bars held")
     if options.json:
