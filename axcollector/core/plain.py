@@ -104,18 +104,19 @@ def _are_of_these_days(records: Sequence[_Record], rules: Rules, now: float) -> 
 
 def parse(text: bytes, most_records: int = MOST_RECORDS) -> PlainBody | None:
     """A body taken apart; None: it is not plain, or has none or too many records, or is no JSON."""
-    bare = text.replace(b"}", b"")
+    most = min(most_records, MOST_RECORDS)
+    bare = text.replace(b"}", b"", most + 2)  # no more than tells that there are too many, here and below
     count = len(text) - len(bare) - 1
-    if not 0 < count <= min(most_records, MOST_RECORDS):
+    if not 0 < count <= most:
         return None
-    pieces = bare.split(b"{")
-    if len(pieces) != count + 2 or _is_broken(text) or _may_be_deep(text, pieces):
+    if _is_broken(text):
         return None
     try:
         body = _decoder.decode(text)
     except (msgspec.DecodeError, RecursionError):
         return None
-    if len(body.records) != count:
+    pieces = bare.split(b"{", count + 2)
+    if len(body.records) != count or len(pieces) != count + 2 or _may_be_deep(text, pieces):
         return None
     last = text[text.rindex(b"{") + 1 : text.rindex(b"}", 0, text.rindex(b"}"))]
     texts = [*pieces[2:-1], last + b","]
@@ -130,7 +131,7 @@ def _is_broken(text: bytes) -> bool:
 def _may_be_deep(text: bytes, pieces: Sequence[bytes]) -> bool:
     """Whether so many brackets open in a record, or around them, that they could be too deep in one another."""
     most = MAX_DEPTH - 2  # the body's brace, and a record's
-    opened = len(text) - len(text.replace(b"[", b""))
+    opened = len(text) - len(text.replace(b"[", b"", most + 1))
     return opened > most and any(piece.count(b"[") >= most for piece in pieces)
 
 
