@@ -5,11 +5,12 @@ immutable `Batch` forward; on disk the directory that a thing lies in is its sta
 the only transition. To know the package, read it in this order:
 
 1. `core/errors`, `core/traces`, `core/model`: what can go wrong, and the values that everything speaks of.
-2. `core/payload`, `core/records`: from a request's body to a `Batch`.
+2. `core/payload`, `core/records`, `core/enrichment`: from a request's body to a `Batch`; `core/tails`, `core/plain`: the
+   same for nearly all bodies, in one pass.
 3. `core/frames`, `core/stamps`, `core/layout`, `core/commit`: the journal's format, names on disk, who waits for which
    write.
-4. `disk`, `directories`, `ownership`, `aside`, `journal`, `spool`, `members`, `splitter`, `takeover`: making batches
-   durable, and turning journals into buckets.
+4. `disk`, `directories`, `ownership`, `aside`, `journal`, `spool`, `courtesy`, `members`, `split_files`, `splitter`,
+   `takeover`: making batches durable, and turning journals into buckets.
    `core/quarantine`, `quarantine`, `quarantine_files`: invalid records that are set aside.
 5. `core/retry`, `core/schedule`, `stores/`, `backlog`, `record_counts`, `supply`, `uploader`: delivering buckets.
    `apart`, `draining`: what somebody asks for. `inventory`, `inspection`, `verification`: what lies in the stages, for
@@ -17,10 +18,10 @@ the only transition. To know the package, read it in this order:
    `core/status`, `core/traffic`, `core/tally`, `stages`, `surveying`, `gathering`: what it says of itself.
 6. `core/tables`, `core/cells`, `core/amendment`, `core/catalog`, `registry_log`, `registry`, and of `sync/` first
    `events`, `listener`, `registry_source`: where tenants and developers come from.
-7. `threads`, `services`, `unwaited`, `on_stop`: what works beside the reactor. `config_keys`, `config`, `destination`,
+7. `threads`, `services`, `unwaited`, `on_stop`: what works beside the reactor; `large`, `intake`: the way in. `config_keys`, `config`, `destination`,
    `plans`, `upstream`, `ingesting`, `delivering`, `collector`: the whole, put together.
 8. `heads`, `reception`, `conversation`, `connections`: what is asked of connections; `channel`, `twisted_channel`,
-   `llhttp_parts`, `usual`, `outlet`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`,
+   `llhttp_parts`, `usual`, `outlet`, `usual_channel`, `llhttp_channel`, `site`: two parsers that are held to it; `core/authorization`,
    `core/rates`, `access`: what is asked of requests; `running`, `routes`, `door`, `openapi`, `webapi`, `admin/`,
    `regular`, `tls_files`, `tls`, `listening`: the doors; `core/redaction`, `bugs`: what of failures gets into logs.
 9. `launch`, `log_json`, `log_format`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `doors`, `assembly`,

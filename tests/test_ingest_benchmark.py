@@ -42,7 +42,7 @@ Y = Yardstick(100.0, 250.0), Yardstick(300.0, 250.0)
 def cell(**other: Any) -> dict[str, Any]:
     """A cell of 100 records a request with which all is well, but for this."""
     made = medians([figures(RUN, 100, *Y)]) | {"records a request": 100, "coding": "plain", "compression": "fast"}
-    return made | {"paced": False, "of Y": 2.0} | other
+    return made | {"paced": False, "of Y": 2.0, "stall ms rebuilding": 0.0} | other
 
 
 def test_records() -> None:
@@ -194,6 +194,7 @@ def test_medians() -> None:
         ({"paced": True, "p50 ms": 5.1}, "p50 ms 5.1 > 5"),
         ({"paced": True, "p99 ms": 26.0}, "p99 ms 26.0 > 25"),
         ({"paced": True, "stall ms": 101.0}, "stall ms 101.0 > 100"),
+        ({"paced": True, "stall ms rebuilding": 101.0}, "stall ms rebuilding 101.0 > 100"),
     ],
 )
 def test_bars(wrong: dict[str, Any], said: str) -> None:
@@ -256,3 +257,4 @@ def test_a_short_run(tmp_path: Path, mode: list[str]) -> None:
     assert (found["other answers"], found["coding"], found["paced"]) == ({}, "gzip", bool(mode))
     assert "shared one core" in done.stdout
     assert "records/s" in done.stdout
+    assert ("rebuilding: p50 ms" in done.stdout) is bool(mode)
