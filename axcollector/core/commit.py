@@ -19,7 +19,8 @@ PACE_SECONDS: Final = 0.002
 _FORGETTING: Final = 0.9
 """Of so many as went together at most, so many are expected one write later."""
 _ENOUGH_BYTES: Final = 1 << 18
-"""A group of so many bytes is worth a write, whoever else may come: the write costs no more than they do."""
+"""A group of so many bytes is worth a write, whoever else may come: the write costs no more than they do. So is one
+that leaves no room for others."""
 _MOST_BYTES: Final = 1 << 20
 """A group has no more bytes than this and one batch, lest those in it wait for the compression of all the others."""
 
@@ -45,6 +46,7 @@ class GroupCommit(Generic[W]):
         """
         self._max_batches = max_batches
         self._max_bytes = max_bytes
+        self._enough_bytes = min(_ENOUGH_BYTES, max_bytes)
         self._gathered: list[Entry[W]] = []
         self._writing: Sequence[Entry[W]] = ()
         self._bytes = 0
@@ -84,7 +86,8 @@ class GroupCommit(Generic[W]):
 
     def pause(self, now: float) -> float:
         """How long the next write waits for others, in seconds; 0: it may begin, or there is none to begin."""
-        if self._writing or len(self._gathered) >= self._expected or self._bytes >= _ENOUGH_BYTES:
+        gathered = len(self._gathered)
+        if not gathered or self._writing or gathered >= self._expected or self._bytes >= self._enough_bytes:
             return 0.0
         left = self._paced_until - now
         return left if 0 < left <= PACE_SECONDS else 0.0  # more is left where the clock was set back
