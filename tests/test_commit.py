@@ -101,7 +101,7 @@ def test_clients_in_step_wait_until_all_are_back(clients: int) -> None:
         assert group.pause(now) == 0.0  # none can begin while one is under way
         group.settled()
     add(group, 1)
-    assert group.pause(5.0015 + PACE_SECONDS) == 0.0
+    assert group.pause(5.0015 + PACE_SECONDS + 1e-9) == 0.0
 
 
 def test_who_has_gone_is_forgotten() -> None:
@@ -118,14 +118,14 @@ def test_who_has_gone_is_forgotten() -> None:
     assert 20 < sum(pauses) < 50
 
 
-@given(st.floats(-1e9, 1e9), st.integers(1, 2000))
+@given(st.one_of(st.floats(-1e9, 1e9), st.floats(-0.003, 0.003)), st.integers(1, 999))
 def test_a_clock_that_is_set_makes_no_wait_longer(step: float, waiting: int) -> None:
     """Set back or ahead by anything, the pause is never longer than it would have been."""
     group = written(1000, 1_480_000_080.0)
-    add(group, min(waiting, 999))
+    add(group, waiting)
     assert 0.0 <= group.pause(1_480_000_080.0 + step) <= PACE_SECONDS
-    group.settled()
-    assert group.pause(1_480_000_080.0 - PACE_SECONDS - 1e-3) == 0.0
+    if not -1e-6 <= step < PACE_SECONDS:  # what the number of a time is rounded to
+        assert group.pause(1_480_000_080.0 + step) == 0.0
 
 
 @pytest.mark.parametrize(("size", "max_bytes"), [(1 << 18, 100 * MIB), (1000, 1000)])

@@ -51,7 +51,7 @@ class GroupCommit(Generic[W]):
         self._writing: Sequence[Entry[W]] = ()
         self._bytes = 0
         self._expected = 1.0
-        self._paced_until = 0.0
+        self._taken_at = 0.0
 
     @property
     def waiting(self) -> int:
@@ -89,8 +89,8 @@ class GroupCommit(Generic[W]):
         gathered = len(self._gathered)
         if not gathered or self._writing or gathered >= self._expected or self._bytes >= self._enough_bytes:
             return 0.0
-        left = self._paced_until - now
-        return left if 0 < left <= PACE_SECONDS else 0.0  # more is left where the clock was set back
+        since = now - self._taken_at
+        return PACE_SECONDS - since if 0 <= since < PACE_SECONDS else 0.0  # less than 0: the clock was set back
 
     def take(self, now: float) -> Sequence[Entry[W]]:
         """The next group to write; empty where nothing waits or a write is under way. Settle it with `settled`."""
@@ -98,7 +98,7 @@ class GroupCommit(Generic[W]):
             return ()
         self._writing, self._gathered = self._divided()
         self._expected = max(len(self._writing), self._expected * _FORGETTING)
-        self._paced_until = now + PACE_SECONDS
+        self._taken_at = now
         return self._writing
 
     def _divided(self) -> tuple[list[Entry[W]], list[Entry[W]]]:
