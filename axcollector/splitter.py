@@ -59,6 +59,7 @@ class Splitter:
         reserve: SplitReserve | None = None,
         quarantine: Quarantine | None = None,
         records: RecordCounts | None = None,
+        courtesy: Callable[[], Courtesy] = Courtesy,
     ) -> None:
         """Prepare for one stage.
 
@@ -70,6 +71,7 @@ class Splitter:
             reserve: Is told when a journal needs no room any more.
             quarantine: Is told when what a journal held of it has come there.
             records: Is told how many records each file holds.
+            courtesy: Makes what lets others go first, where a split is in no haste.
         """
         self._disk = disk
         self._data_directory = data_directory
@@ -80,6 +82,7 @@ class Splitter:
         self._quarantine = quarantine or Quarantine(data_directory)
         self._reported: set[str] = set()
         self._records = records or RecordCounts(disk)
+        self._courtesy = courtesy
         self._courteous = False
         self.salvaged = 0
 
@@ -162,7 +165,7 @@ class Splitter:
         if self._disk.exists(split):
             remove_tree(self._disk, split)
             self._disk.sync_directory(self._directory)
-        courtesy = Courtesy() if self._courteous else HASTE
+        courtesy = self._courtesy() if self._courteous else HASTE
         with self._disk.open(path) as file:
             found = members_in(file, journal.identity, courtesy)
         if found.contents:
