@@ -84,6 +84,7 @@ class Splitter:
         self._records = records or RecordCounts(disk)
         self._courtesy = courtesy
         self._courteous = False
+        self._pace: Courtesy = HASTE
         self.salvaged = 0
 
     def journals(self) -> set[str]:
@@ -118,6 +119,11 @@ class Splitter:
         due = [j for j in journals.values() if _is_due(j, now, grace_seconds) or is_abandoned(j)]
         self._courteous = now is not None and not any(_is_late(j, now, grace_seconds) for j in due)
         return sum(not self._try(journal) for journal in due)
+
+    def hurry(self) -> None:
+        """Let nobody go first any more in what is under way. May be called in any thread."""
+        self._courteous = False
+        self._pace.hurry()
 
     def _try(self, journal: JournalName) -> bool:
         """Whether it is done, or is nothing to be done yet because the journal is still written."""
@@ -165,7 +171,7 @@ class Splitter:
         if self._disk.exists(split):
             remove_tree(self._disk, split)
             self._disk.sync_directory(self._directory)
-        courtesy = self._courtesy() if self._courteous else HASTE
+        courtesy = self._pace = self._courtesy() if self._courteous else HASTE
         with self._disk.open(path) as file:
             found = members_in(file, journal.identity, courtesy)
         if found.contents:

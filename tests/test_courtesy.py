@@ -83,6 +83,17 @@ def test_waiting_for_a_disk_is_no_contention() -> None:
     assert machine.slept == pytest.approx([12 * MS])
 
 
+def test_whoever_hurries_sleeps_no_more() -> None:
+    """However little of the core it gets from then on."""
+    machine = Machine()
+    machine.work(3 * MS, 0.5)
+    machine.courtesy.step_back()
+    machine.courtesy.hurry()
+    machine.work(100 * MS, 0.1)
+    machine.courtesy.step_back()
+    assert machine.slept == pytest.approx([9 * MS])
+
+
 def test_haste_never_sleeps() -> None:
     """Whatever it is asked, and however little of the core it gets."""
     machine = Machine()

@@ -213,6 +213,28 @@ def test_one_late_journal_makes_all_of_them_hasty(data: Path) -> None:
     assert len(staged(data)) == 4
 
 
+def test_a_split_under_way_hurries(data: Path) -> None:
+    """Who stops waits for it: from then on it sleeps no more, nor do those behind it."""
+    other = JournalName(INTERVAL, "id", 1, 0, 1)
+    for name in (NAME, other):
+        (data / "tmp" / name.journal).write_bytes(journal_bytes(name))
+    made: list[Contended] = []
+
+    class Stopped(Contended):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            split.hurry()
+
+    def courtesy() -> Courtesy:
+        made.append(Stopped())
+        return made[-1]
+
+    split = Splitter(Disk(), str(data), Stage.TMP, pack_all=True, courtesy=courtesy)
+    assert split.work(INTERVAL.end + 5, 5) == 0
+    assert [each.slept for each in made] == [pytest.approx(3 * 0.003)]
+    assert staged(data) == expected() | expected(other)
+
+
 def test_large_files_are_durable_step_by_step(data: Path) -> None:
     """No more of a file than a step and a member is left for the disk to do at once, and all of it before the end."""
     texts = [random.Random(i).randbytes(300_000).hex().encode() + b"\n" for i in range(8)]
