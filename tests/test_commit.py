@@ -31,10 +31,10 @@ def test_arrivals_gather_while_a_write_is_under_way() -> None:
     group.add(c, "c")
     assert list(group.take(0.0)) == []
     assert group.waiting == 3
-    assert list(group.settled()) == [Entry(a, "a")]
+    assert list(group.settled(0.0)) == [Entry(a, "a")]
     assert list(group.take(0.0)) == [Entry(b, "b"), Entry(c, "c")]
     assert group.waiting_bytes == 20
-    group.settled()
+    group.settled(0.0)
     assert (group.waiting, group.waiting_bytes) == (0, 0)
 
 
@@ -46,7 +46,7 @@ def test_batches_beyond_the_limit_are_refused() -> None:
     group.add(batch(), "b")
     with pytest.raises(Overloaded, match="buffer_channel_size"):
         group.add(batch(), "c")
-    group.settled()
+    group.settled(0.0)
     group.add(batch(), "c")
 
 
@@ -57,7 +57,7 @@ def test_bytes_beyond_the_limit_are_refused() -> None:
     with pytest.raises(Overloaded, match="max_pending_bytes"):
         group.add(batch(), "b")
     group.take(0.0)
-    group.settled()
+    group.settled(0.0)
     group.add(batch(), "b")
 
 
@@ -72,7 +72,7 @@ def written(count: int, now: float, max_bytes: int = 100 * MIB) -> GroupCommit[i
     group: GroupCommit[int] = GroupCommit(1000, max_bytes)
     add(group, count)
     assert len(group.take(now)) == count
-    group.settled()
+    group.settled(now)
     return group
 
 
@@ -84,7 +84,7 @@ def test_one_client_never_waits_for_others() -> None:
         add(group, 1)
         assert group.pause(5.0 + step * 1e-6) == 0.0
         group.take(5.0 + step * 1e-6)
-        group.settled()
+        group.settled(0.0)
 
 
 @pytest.mark.parametrize("clients", [2, 7, 100])
@@ -99,7 +99,7 @@ def test_clients_in_step_wait_until_all_are_back(clients: int) -> None:
         assert group.pause(now) == 0.0
         assert len(group.take(now)) == clients
         assert group.pause(now) == 0.0  # none can begin while one is under way
-        group.settled()
+        group.settled(0.0)
     add(group, 1)
     assert group.pause(5.0015 + PACE_SECONDS + 1e-9) == 0.0
 
@@ -112,7 +112,7 @@ def test_who_has_gone_is_forgotten() -> None:
         add(group, 1)
         pauses.append(group.pause(write * 1e-9) > 0)
         group.take(write * 1e-9)
-        group.settled()
+        group.settled(0.0)
     assert pauses[0]
     assert sorted(pauses, reverse=True) == pauses
     assert 20 < sum(pauses) < 50
@@ -151,7 +151,7 @@ def test_groups_are_divided_by_bytes(rounds: list[list[int]]) -> None:
 
     def settle() -> None:
         nonlocal under_way
-        assert [(entry.waiter, entry.batch.size_bytes) for entry in group.settled()] == waiting[:under_way]
+        assert [(entry.waiter, entry.batch.size_bytes) for entry in group.settled(0.0)] == waiting[:under_way]
         del waiting[:under_way]
         under_way = 0
 
@@ -184,3 +184,23 @@ def test_groups_are_divided_by_bytes(rounds: list[list[int]]) -> None:
         take()
     check()
     assert group.take(0.0) == ()
+
+
+@pytest.mark.parametrize(("seconds", "writes", "total"), [(0.005, 64, 0.7), (0.1, 14, 2.0), (1.0, 4, 5.0)])
+def test_a_slow_disk_gets_more_at_once(seconds: float, writes: int, total: float) -> None:
+    """What waits is written in pieces where that costs little, and in fewer where each write takes long."""
+    group: GroupCommit[int] = GroupCommit(1000, 1000 * MIB)
+    add(group, 64, MIB)
+    now, count = 0.0, 0
+    while taken := group.take(now):
+        now += seconds + 0.004 * len(taken)  # the disk, and the compression
+        count += 1
+        group.settled(now)
+    assert count <= writes
+    assert now < total
+    add(group, 4, MIB)
+    group.take(now)
+    group.settled(now + 0.001)
+    assert group.waiting in {0, 3}
+    add(group, 4, MIB)
+    assert len(group.take(now + 1)) == 1  # fast again

@@ -23,6 +23,8 @@ _ENOUGH_BYTES: Final = 1 << 18
 that leaves no room for others."""
 _MOST_BYTES: Final = 1 << 20
 """A group has no more bytes than this and one batch, lest those in it wait for the compression of all the others."""
+_LONG_SECONDS: Final = 0.02
+"""A write that takes longer is the disk's: the next may have as many more bytes, lest what waits be written slowly."""
 
 W = TypeVar("W")
 
@@ -52,6 +54,7 @@ class GroupCommit(Generic[W]):
         self._bytes = 0
         self._expected = 1.0
         self._taken_at = 0.0
+        self._most_bytes: float = _MOST_BYTES
 
     @property
     def waiting(self) -> int:
@@ -104,16 +107,17 @@ class GroupCommit(Generic[W]):
     def _divided(self) -> tuple[list[Entry[W]], list[Entry[W]]]:
         """Those that go now, and those that go with the next write."""
         gathered = self._gathered
-        if self._bytes > _MOST_BYTES:
+        if self._bytes > self._most_bytes:
             size = 0
             for place, entry in enumerate(gathered, 1):
                 size += entry.batch.size_bytes
-                if size >= _MOST_BYTES:
+                if size >= self._most_bytes:
                     return gathered[:place], gathered[place:]
         return gathered, []
 
-    def settled(self) -> Sequence[Entry[W]]:
+    def settled(self, now: float) -> Sequence[Entry[W]]:
         """The group whose write has ended, well or badly; the next may be taken."""
         group, self._writing = self._writing, ()
+        self._most_bytes = _MOST_BYTES * max(1.0, (now - self._taken_at) / _LONG_SECONDS)
         self._bytes -= sum([entry.batch.size_bytes for entry in group])
         return group
