@@ -17,7 +17,7 @@ from axcollector.courtesy import Courtesy
 from axcollector.disk import STEP_BYTES, AppendFile, Disk
 from axcollector.splitter import Splitter
 from axcollector.takeover import take_over
-from tests.crashable import CrashableDisk, Named, Synced, Written
+from tests.crashable import CrashableDisk, steps
 
 NOW = 1_480_000_092.123
 INTERVAL = Interval(1_480_000_080, 1_480_000_200)
@@ -244,18 +244,9 @@ def test_large_files_are_durable_step_by_step(data: Path) -> None:
     assert splitter(data, disk=disk).work() == 0
     ((path, content),) = staged(data).items()
     assert content == b"".join(texts)
-    name = os.path.basename(path)
-    waiting, most, steps = 0, 0, 0
-    for change in disk.log:
-        if isinstance(change, Written) and change.path.endswith(name):
-            waiting += len(change.data)
-            most = max(most, waiting)
-        elif isinstance(change, Synced) and change.path.endswith(name):
-            waiting, steps = 0, steps + 1
-        elif isinstance(change, Named) and change.what == "unlink":
-            assert waiting == 0
+    most, syncs = steps(disk.log, os.path.basename(path))
     assert STEP_BYTES <= most < STEP_BYTES + 400_000
-    assert steps == 3
+    assert syncs == 3
 
 
 def test_a_bucket_that_is_there_gets_the_file_added(data: Path) -> None:
