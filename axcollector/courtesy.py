@@ -67,12 +67,9 @@ class Courtesy:
             self.go_on()
 
 
-class _Haste(Courtesy):
+class Haste(Courtesy):
     """That of work which others wait for."""
 
     def due(self) -> float:
         """It never sleeps."""
         return 0.0
-
-
-HASTE: Final[Courtesy] = _Haste()

@@ -31,7 +31,7 @@ from axcollector.core.layout import (
     JournalName,
     Stage,
 )
-from axcollector.courtesy import HASTE, Courtesy
+from axcollector.courtesy import Courtesy, Haste
 from axcollector.disk import Disk, ensure_within, remove_tree
 from axcollector.members import Contents, Found, members_in
 from axcollector.quarantine import Quarantine
@@ -84,7 +84,7 @@ class Splitter:
         self._records = records or RecordCounts(disk)
         self._courtesy = courtesy
         self._courteous = False
-        self._pace: Courtesy = HASTE
+        self._pace: Courtesy = Haste()
         self.salvaged = 0
 
     def journals(self) -> set[str]:
@@ -171,7 +171,7 @@ class Splitter:
         if self._disk.exists(split):
             remove_tree(self._disk, split)
             self._disk.sync_directory(self._directory)
-        courtesy = self._pace = self._courtesy() if self._courteous else HASTE
+        courtesy = self._pace = self._courtesy() if self._courteous else Haste()
         with self._disk.open(path) as file:
             found = members_in(file, journal.identity, courtesy)
         if found.contents:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from axcollector.courtesy import HASTE, SLICE_SECONDS, Courtesy
+from axcollector.courtesy import SLICE_SECONDS, Courtesy, Haste
 
 MS = 0.001
 
@@ -97,7 +97,7 @@ def test_whoever_hurries_sleeps_no_more() -> None:
 def test_haste_never_sleeps() -> None:
     """Whatever it is asked, and however little of the core it gets."""
     machine = Machine()
-    haste = type(HASTE)(0.0, machine.sleep, lambda: machine.time, lambda: machine.had)
+    haste = Haste(0.0, machine.sleep, lambda: machine.time, lambda: machine.had)
     machine.work(100 * MS, 0.01)
     assert haste.due() == 0.0
     haste.step_back()

@@ -7,7 +7,7 @@ import pytest
 from axcollector.core.catalog import Catalog
 from axcollector.core.shards import PART_ENTRIES
 from axcollector.core.tables import DEVELOPERS, SCOPES
-from axcollector.courtesy import HASTE, Courtesy
+from axcollector.courtesy import Courtesy, Haste
 from axcollector.registry import Registry
 from axcollector.sync.rebuilding import REST_SECONDS, ROWS_A_PIECE, GivenUp, Pace, build, dismantle, examine
 
@@ -108,7 +108,7 @@ def test_a_pace_that_is_given_up() -> None:
     with pytest.raises(GivenUp):
         pace.rest_or_end(Contended(3600))
     pace.resume()
-    pace.rest_or_end(HASTE)
+    pace.rest_or_end(Haste())
 
 
 def test_a_rest_is_longer_where_others_want_the_core() -> None:
@@ -121,5 +121,5 @@ def test_a_rest_is_longer_where_others_want_the_core() -> None:
         pace.rest(courtesy)
         pace.rest_or_end(courtesy)
         assert courtesy.steps == ["due", "go on"] * 2
-    pace.rest(HASTE)
+    pace.rest(Haste())
     assert event.waits == [REST_SECONDS] * 4 + [0.02] * 2 + [REST_SECONDS]
