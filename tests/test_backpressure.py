@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from axcollector.access import Access
-from axcollector.core.commit import GroupCommit
+from axcollector.core.commit import PACE_SECONDS, GroupCommit
 from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JournalName
@@ -176,7 +176,8 @@ class Arrivals:
         self.thread = HeldThread()
         self.disk = FailingDisk()
         writer = JournalWriter(self.disk, JournalPlan(root, "id", 1, 120, 1, Durability.WRITE))
-        self.spool = Spool(Clock(), self.thread, writer, GroupCommit(MAX_BATCHES, MAX_BYTES))
+        self.clock = Clock()
+        self.spool = Spool(self.clock, self.thread, writer, GroupCommit(MAX_BATCHES, MAX_BYTES))
         self.waiters: list[Waiter] = []
         self.gone: list[Waiter] = []
         self.writes = 0
@@ -207,8 +208,10 @@ class Arrivals:
         waiter.answered = self.writes
 
     def write(self, *, fails: bool) -> None:
-        """Let the write under way end, well or badly."""
-        if self.thread.jobs:
+        """Let the write under way end, well or badly; or the pause that those who wait make for others."""
+        if not self.thread.jobs:
+            self.clock.advance(PACE_SECONDS)
+        else:
             assert len(self.thread.jobs) == 1
             self.disk.fails = fails
             self.writes += 1
@@ -223,7 +226,7 @@ STEPS = st.one_of(
 
 @given(st.lists(STEPS, max_size=80))
 def test_nobody_waits_for_more_than_two_writes(steps: list[tuple[str, int, bool]]) -> None:
-    """Whoever comes, hangs up and fails in whatever order: the write under way, and the one that takes him."""
+    """Whoever comes, hangs up and fails in whatever order: the write under way, a pause, and the one that takes him."""
     with TemporaryDirectory() as root:
         arrivals = Arrivals(root)
         for what, size, flag in steps:
@@ -231,8 +234,9 @@ def test_nobody_waits_for_more_than_two_writes(steps: list[tuple[str, int, bool]
                 arrivals.submit(size, hang_up=flag)
             else:
                 arrivals.write(fails=flag)
-        while arrivals.thread.jobs:
+        while arrivals.spool.waiting:
             arrivals.write(fails=False)
+            assert arrivals.thread.jobs or arrivals.clock.getDelayedCalls() or not arrivals.spool.waiting
         arrivals.spool.close()
         arrivals.thread.step()
         told = [waiter for waiter in arrivals.waiters if waiter not in arrivals.gone]
