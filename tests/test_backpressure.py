@@ -20,7 +20,7 @@ from twisted.internet.task import Clock
 from twisted.web.client import Agent, HTTPConnectionPool
 
 from axcollector.access import Access
-from axcollector.core.commit import GroupCommit
+from axcollector.core.commit import PACE_SECONDS, GroupCommit
 from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JournalName
@@ -90,6 +90,8 @@ class FailingDisk(Disk):
 
 class OneTenant:
     """A `Directory` that knows one tenant, whatever it is asked."""
+
+    catalog = None
 
     def ready(self) -> bool:
         return True
@@ -176,7 +178,8 @@ class Arrivals:
         self.thread = HeldThread()
         self.disk = FailingDisk()
         writer = JournalWriter(self.disk, JournalPlan(root, "id", 1, 120, 1, Durability.WRITE))
-        self.spool = Spool(Clock(), self.thread, writer, GroupCommit(MAX_BATCHES, MAX_BYTES))
+        self.clock = Clock()
+        self.spool = Spool(self.clock, self.thread, writer, GroupCommit(MAX_BATCHES, MAX_BYTES))
         self.waiters: list[Waiter] = []
         self.gone: list[Waiter] = []
         self.writes = 0
@@ -207,12 +210,14 @@ class Arrivals:
         waiter.answered = self.writes
 
     def write(self, *, fails: bool) -> None:
-        """Let the write under way end, well or badly."""
+        """Let the write under way end, well or badly; the next one begins after a pause, if anybody waits."""
         if self.thread.jobs:
             assert len(self.thread.jobs) == 1
             self.disk.fails = fails
             self.writes += 1
             self.thread.step()
+            self.clock.advance(PACE_SECONDS)
+            assert len(self.thread.jobs) == (self.spool.waiting > 0)
 
 
 STEPS = st.one_of(

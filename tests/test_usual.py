@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from axcollector.core.catalog import Catalog
-from axcollector.core.model import DeveloperInfo, Tenant
+from axcollector.core.model import Tenant
 from axcollector.core.rates import RateLimits
 from axcollector.core.tables import APPS, DEVELOPERS, MAPPER, PRODUCTS, SCOPES
 from axcollector.llhttp_parts import Message
@@ -371,14 +371,11 @@ def test_rates_are_counted(here: Callable[..., Stand]) -> None:
     connection.hang_up()
 
 
-class Broken:
+class Broken(Catalog):
     """A catalog that fails in a way nobody foresaw."""
 
     def tenant_of_scope(self, scope: str) -> Tenant:
         raise ZeroDivisionError(scope)
-
-    def developers(self, *_: object) -> dict[str, DeveloperInfo]:
-        return {}
 
 
 def test_a_bug_on_the_short_way(here: Callable[..., Stand], logged_failures: Any) -> None:
@@ -419,39 +416,55 @@ def test_heads_that_are_not_remembered(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "body"),
+    ("data", "body", "length"),
     [
-        (HEAD + b"\r\nhello, world", b"hello, world"),
-        (HEAD.replace(b"12", b"0") + b"\r\n", b""),
-        (HEAD.replace(b"12", b"0003") + b"\r\nabc", b"abc"),
-        (HEAD + b"\r\nhello, worl", None),
-        (HEAD + b"\r\nhello, world!", None),
-        (HEAD.replace(b"12", b"+3") + b"\r\nabc", None),
-        (HEAD.replace(b"12", b" 3") + b"\r\nabc", None),
-        (HEAD.replace(b"12", b"\xb2") + b"\r\nab", None),
-        (HEAD.replace(b"12", b"") + b"\r\n", None),
-        (HEAD.replace(b"12", b"0000000003") + b"\r\nabc", None),
-        (HEAD.replace(b"12", b"3\n") + b"\r\nabc", None),
-        (HEAD.replace(b"12\r\n", b"3\r\nContent-Length: 3\r\n") + b"\r\nabc", None),
-        (HEAD.replace(b"X: y", b"X: z") + b"\r\nhello, world", None),
-        (HEAD.replace(b"Host", b"host") + b"\r\nhello, world", None),
-        (HEAD[:-3] + b"\r\n\r\nhello, world", None),
-        (HEAD[:30], None),
-        (b"", None),
+        (HEAD + b"\r\nhello, world", b"hello, world", 12),
+        (HEAD.replace(b"12", b"0") + b"\r\n", b"", 0),
+        (HEAD.replace(b"12", b"0003") + b"\r\nabc", b"abc", 3),
+        (HEAD.replace(b"12", b"999999999") + b"\r\nabc", b"abc", 999_999_999),
+        (HEAD + b"\r\n", b"", 12),
+        (HEAD + b"\r\nhello, worl", b"hello, worl", 12),
+        (HEAD + b"\r\nhello, world!", b"hello, world!", 12),
     ],
 )
-def test_bodies_behind_a_remembered_head(data: bytes, body: bytes | None) -> None:
-    """Only the same bytes, a plain length, and exactly so much behind them."""
+def test_where_a_body_is(data: bytes, body: bytes, length: int) -> None:
+    """Behind a head that is the same, however much of the body has come, or what follows it."""
     remembered = head(HEAD)
     assert remembered is not None
-    assert remembered.body_of(data) == body
+    start, found = remembered.places(data)
+    assert (data[start:], found) == (body, length)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD.replace(b"12", b"+3") + b"\r\nabc",
+        HEAD.replace(b"12", b" 3") + b"\r\nabc",
+        HEAD.replace(b"12", b"\xb2") + b"\r\nab",
+        HEAD.replace(b"12", b"") + b"\r\n",
+        HEAD.replace(b"12", b"0000000003") + b"\r\nabc",
+        HEAD.replace(b"12", b"3\n") + b"\r\nabc",
+        HEAD.replace(b"12\r\n", b"3\r\nContent-Length: 3\r\n") + b"\r\nabc",
+        HEAD.replace(b"X: y", b"X: z") + b"\r\nhello, world",
+        HEAD.replace(b"Host", b"host") + b"\r\nhello, world",
+        HEAD[:-3] + b"\r\n\r\nhello, world",
+        HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world",
+        b"\r\n" + HEAD + b"\r\nhello, world",
+        *((HEAD + b"\r\n")[:size] for size in range(len(HEAD) + 2)),
+    ],
+)
+def test_other_heads(data: bytes) -> None:
+    """Only the same bytes, whole, and a plain length."""
+    remembered = head(HEAD)
+    assert remembered is not None
+    assert remembered.places(data) == (0, 0)
 
 
 def test_a_value_like_a_length() -> None:
     """What looks like a length inside another field is compared, as everything else is."""
     remembered = head(HEAD.replace(b"Host: a", b"Host: Content-Length: 1"))
     assert remembered is not None
-    assert remembered.body_of(HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world") is None
+    assert remembered.places(HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world") == (0, 0)
 
 
 def test_what_is_remembered_is_shown_nowhere() -> None:

@@ -84,7 +84,8 @@ class GroupCommit(Generic[W]):
 
     def pause(self, now: float) -> float:
         """How long the next write waits for others, in seconds; 0: it may begin, or there is none to begin."""
-        if self._writing or len(self._gathered) >= self._expected or self._bytes >= _ENOUGH_BYTES:
+        gathered = len(self._gathered)
+        if self._writing or not gathered or gathered >= self._expected or self._bytes >= _ENOUGH_BYTES:
             return 0.0
         left = self._paced_until - now
         return left if 0 < left <= PACE_SECONDS else 0.0  # more is left where the clock was set back
