@@ -111,6 +111,7 @@ FLOORS: Final = {
         "llhttp_parts",
         "running",
         "usual",
+        "usual_channel",
         "outlet",
         "routes",
         "door",

@@ -189,6 +189,7 @@ SENT = [
     *(GOOD, sized(4096), sized(4097), sized(9000), sized(12_000), sized(29_990)),
     *(sized(30_001), sized(61_000)),  # too large; far too large
     request("POST", "/analytics/s1", b"x" * 9000, (JSON,)),
+    b"\r\n" + sized(9000),
     request("POST", "/analytics/s1", batch({"x": "y" * 9000}), (JSON,)),
     request("POST", "/analytics/s1", batch(RECORD | {"x": "y" * 9000}), (JSON,), chunks=4000),
     request("POST", "/analytics/s1", gzip.compress(batch(RECORD | {"x": "y" * 9000}), 0, mtime=0), (JSON, GZIP)),
@@ -286,6 +287,7 @@ MOMENTS = st.tuples(SIZES, st.sampled_from(["written"] * 12 + EVENTS), st.intege
 @example([5], [(8192, "", 1), (8192, "gone", 1)], 0)
 @example([5], [(8192, "", 1), (8192, "half", 1)], 0)
 @example([5], [(8192, "", 1), (8192, "unknown", 1), (65_536, "", 1)], 0)
+@example([9], [(2, "", 1), (5000, "", 1)], 0)
 @example([3, 6, 3], [(65_536, "written", 1)], 2)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_pieces_change_nothing(
