@@ -92,6 +92,7 @@ class Closing(Service):
         return defer.ensureDeferred(self._stop())
 
     async def _stop(self) -> None:
+        self._splitter.hurry()
         await self._heartbeat.stopService()
         await self._journals.close()
         await self._worker.run(self._splitter.work)

@@ -40,6 +40,7 @@ class Courtesy:
         self._sleep = sleep
         self._clock = clock
         self._processor = processor
+        self._hurries = False
         self.go_on()
 
     def go_on(self) -> None:
@@ -49,11 +50,15 @@ class Courtesy:
     def due(self) -> float:
         """It has done a little: how long it should sleep now, in seconds; nothing mostly."""
         worked = self._processor() - self._had
-        if worked < self._slice:
+        if worked < self._slice or self._hurries:
             return 0.0
         took = self._clock() - self._began
         self.go_on()
         return _SLEEP * worked if took > _CONTENDED * worked else 0.0
+
+    def hurry(self) -> None:
+        """Others wait for it from now on: it sleeps no more. May be called in any thread."""
+        self._hurries = True
 
     def step_back(self) -> None:
         """The same, and sleep."""
@@ -62,12 +67,9 @@ class Courtesy:
             self.go_on()
 
 
-class _Haste(Courtesy):
+class Haste(Courtesy):
     """That of work which others wait for."""
 
     def due(self) -> float:
         """It never sleeps."""
         return 0.0
-
-
-HASTE: Final[Courtesy] = _Haste()

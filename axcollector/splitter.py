@@ -31,7 +31,7 @@ from axcollector.core.layout import (
     JournalName,
     Stage,
 )
-from axcollector.courtesy import HASTE, Courtesy
+from axcollector.courtesy import Courtesy, Haste
 from axcollector.disk import Disk, ensure_within, remove_tree
 from axcollector.members import Contents, Found, members_in
 from axcollector.quarantine import Quarantine
@@ -59,6 +59,7 @@ class Splitter:
         reserve: SplitReserve | None = None,
         quarantine: Quarantine | None = None,
         records: RecordCounts | None = None,
+        courtesy: Callable[[], Courtesy] = Courtesy,
     ) -> None:
         """Prepare for one stage.
 
@@ -70,6 +71,7 @@ class Splitter:
             reserve: Is told when a journal needs no room any more.
             quarantine: Is told when what a journal held of it has come there.
             records: Is told how many records each file holds.
+            courtesy: Makes what lets others go first, where a split is in no haste.
         """
         self._disk = disk
         self._data_directory = data_directory
@@ -80,7 +82,9 @@ class Splitter:
         self._quarantine = quarantine or Quarantine(data_directory)
         self._reported: set[str] = set()
         self._records = records or RecordCounts(disk)
+        self._courtesy = courtesy
         self._courteous = False
+        self._pace: Courtesy = Haste()
         self.salvaged = 0
 
     def journals(self) -> set[str]:
@@ -115,6 +119,11 @@ class Splitter:
         due = [j for j in journals.values() if _is_due(j, now, grace_seconds) or is_abandoned(j)]
         self._courteous = now is not None and not any(_is_late(j, now, grace_seconds) for j in due)
         return sum(not self._try(journal) for journal in due)
+
+    def hurry(self) -> None:
+        """Let nobody go first any more in what is under way. May be called in any thread."""
+        self._courteous = False
+        self._pace.hurry()
 
     def _try(self, journal: JournalName) -> bool:
         """Whether it is done, or is nothing to be done yet because the journal is still written."""
@@ -162,7 +171,7 @@ class Splitter:
         if self._disk.exists(split):
             remove_tree(self._disk, split)
             self._disk.sync_directory(self._directory)
-        courtesy = Courtesy() if self._courteous else HASTE
+        courtesy = self._pace = self._courtesy() if self._courteous else Haste()
         with self._disk.open(path) as file:
             found = members_in(file, journal.identity, courtesy)
         if found.contents:

@@ -186,10 +186,10 @@ class Spool:
         self._settle(Failure(SpoolFailed(f"The batch could not be stored: {reason}")))
 
     def _settle(self, failure: Failure | None) -> None:
-        group: Sequence[Entry[_Waiter]] = self._group.settled()
+        now = self._clock.seconds()
+        group: Sequence[Entry[_Waiter]] = self._group.settled(now)
         began_at, self._began_at = self._began_at or 0.0, None
         if failure is None:
-            now = self._clock.seconds()
             self._tally.committed([entry.batch for entry in group], now - began_at, now)
         aside = [entry.batch for entry in group if entry.batch.aside]
         if aside and self._quarantine is not None:

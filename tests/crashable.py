@@ -473,3 +473,16 @@ def read_state(root: str) -> State:
             with open(os.path.join(here, name), "rb") as file:
                 state[os.path.normpath(os.path.join(place, name))] = file.read()
     return state
+
+
+def steps(log: Sequence[Change], name: str) -> tuple[int, int]:
+    """How much of a file the disk had to write at once at most, by the end of its name, and how often it was synced."""
+    waiting = most = syncs = 0
+    for change in log:
+        if isinstance(change, Written) and change.path.endswith(name):
+            waiting += len(change.data)
+            most = max(most, waiting)
+        elif isinstance(change, Synced) and change.path.endswith(name):
+            waiting, syncs = 0, syncs + 1
+    assert waiting == 0, "its end was not synced"
+    return most, syncs

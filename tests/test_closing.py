@@ -14,7 +14,7 @@ from axcollector.journal import JournalPlan, JournalWriter
 from axcollector.salvager import Salvager
 from axcollector.splitter import Splitter
 from axcollector.spool import Spool
-from tests.fakes import SameThread, result_of
+from tests.fakes import HeldThread, SameThread, result_of
 
 ACME = Tenant("t1", "acme", "prod")
 
@@ -79,6 +79,31 @@ def test_stopping_closes_everything(tmp_path: Path) -> None:
     result_of(f.closing.stopService())
     assert f.staged() == ["acme~prod~20161124150800"]
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_stopping_hurries_what_is_under_way(tmp_path: Path) -> None:
+    """A split that lets others go first does so no more once it is waited for."""
+    f = Fixture(tmp_path)
+    thread = HeldThread()
+    hurried: list[int] = []
+
+    class Hurried(Splitter):
+        def hurry(self) -> None:
+            super().hurry()
+            hurried.append(len(thread.jobs))
+
+    splitter = Hurried(f.disk, str(tmp_path), Stage.TMP, pack_all=False)
+    closing = Closing(f.clock, thread, f.spool, splitter, 5)
+    closing.startService()
+    assert len(thread.jobs) == 1
+    f.submit()
+    stopped = closing.stopService()
+    assert hurried == [1]
+    assert not stopped.called
+    thread.step()
+    thread.step()
+    result_of(stopped)
+    assert f.staged() == ["acme~prod~20161124150800"]
 
 
 def test_a_split_that_fails_pauses(tmp_path: Path) -> None:

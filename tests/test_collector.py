@@ -79,6 +79,7 @@ def test_from_start_to_stop(tmp_path: Path) -> None:
             with Registry.open(collector.config.registry_file) as registry:
                 scope = registry.add_scope("acme", "prod").id
         reactor.turn_until(lambda c=collector, s=scope: c.sync.catalog and c.sync.catalog.tenant_of_scope(s))
+        reactor.turn_until(lambda c=collector: c.problems()["spool"] is None)  # its room has been measured
         assert reactor.wait(collector.submit(scope, [{"client_received_start_timestamp": 1}])) == 1
         assert collector.problems() == {"catalog": None, "spool": None, "commit": None, "uploader": None}
         reactor.wait(collector.stopService())

@@ -233,6 +233,7 @@ class Process:
 
     def send(self, *tenants: int) -> None:
         """A batch for each of them, all but the first in one commit."""
+        self.clock.advance(0.01)  # so that the first waits for nobody who went with an earlier one
         self.writing.held = []
         for number in tenants:
             sent = len(self.ledger.sent)
@@ -246,6 +247,7 @@ class Process:
             answer = self.spool.submit(batch).addCallback(self._acknowledge, name)
             answer.addErrback(lambda failure: failure.trap(SpoolFailed))
         self.writing.let_go()
+        self.clock.advance(0.01)  # likewise those behind it
 
     def _acknowledge(self, _: object, name: str) -> None:
         self.ledger.acknowledged[name] = len(self.disk.log)

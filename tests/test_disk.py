@@ -3,13 +3,17 @@
 import errno
 import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from axcollector.core.errors import DirectoryInUse
 from axcollector.directories import DurableDirectories, ensure_directory
-from axcollector.disk import AppendFile, Disk, read_slices, remove_tree, write_durably
+from axcollector.disk import STEP_BYTES, AppendFile, Disk, open_private, read_slices, remove_tree, write_durably
 from axcollector.locks import Lock
+from tests.crashable import EVERYTHING, CrashableDisk
 
 
 @pytest.fixture
@@ -33,6 +37,47 @@ def test_files_are_written_at_their_end(disk: Disk, tmp_path: Path) -> None:
         disk.create(path)
     with disk.open(path) as reading:
         assert list(read_slices(reading, 2)) == [b"ab", b"ca", b"x"]
+
+
+class SyncsCounted(AppendFile):
+    """Counts its syncs."""
+
+    syncs = 0
+
+    def sync(self) -> None:
+        super().sync()
+        self.syncs += 1
+
+
+@given(st.lists(st.sampled_from([0, 1, 100_000, STEP_BYTES - 1, STEP_BYTES, 2 * STEP_BYTES]), max_size=8))
+def test_steps_of_a_large_file(sizes: list[int]) -> None:
+    """All is written, in order; each step is synced once it is full, and whoever writes learns when he has waited."""
+    with TemporaryDirectory() as directory:
+        path = os.path.join(directory, "f")
+        with SyncsCounted(path, open_private(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND)) as file:
+            waiting = 0
+            for number, size in enumerate(sizes):
+                before = file.syncs
+                waiting += size
+                is_full = waiting >= STEP_BYTES
+                assert file.write_in_steps(memoryview(bytes([number]) * size)) is is_full
+                assert file.syncs - before == is_full
+                waiting = 0 if is_full else waiting
+        content = b"".join(bytes([number]) * size for number, size in enumerate(sizes))
+        assert Path(path).read_bytes() == content
+
+
+def test_a_crash_between_steps(tmp_path: Path) -> None:
+    """What a step has brought to stable storage survives the loss of all the rest."""
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "after").mkdir()
+    crashable = CrashableDisk(str(tmp_path / "disk"))
+    with crashable.create(str(tmp_path / "disk" / "f")) as file:
+        crashable.sync_directory(crashable.root)
+        assert [file.write_in_steps(bytes([number]) * (STEP_BYTES // 2)) for number in range(3)] == [False, True, False]
+        found = crashable.after(len(crashable.log), EVERYTHING, str(tmp_path / "after"))
+    content = Path(found.root, "f").read_bytes()
+    assert content == bytes(STEP_BYTES // 2) + b"\1" * (STEP_BYTES // 2)
 
 
 def test_links_are_not_followed(disk: Disk, tmp_path: Path) -> None:

@@ -166,8 +166,10 @@ class Plant:
         self.write()
 
     def write(self) -> None:
-        """Let the writer's thread do all it has to do."""
-        while self.thread.jobs:
+        """Let the writer's thread do all it has to do, also for those who wait for others."""
+        while self.thread.jobs or self.spool.waiting:
+            if not self.thread.jobs:
+                self.clock.advance(0.01)
             self.thread.step()
 
     def submit(self, count: int = 1) -> list["defer.Deferred[None]"]:

@@ -21,6 +21,7 @@ FLOORS: Final = {
     2: {
         "locks",
         "disk",
+        "courtesy",
         "directories",
         "registry",
         "registry_file",
@@ -59,6 +60,7 @@ FLOORS: Final = {
         "journal",
         "spool",
         "splitter",
+        "split_files",
         "takeover",
         "draining",
         "members",

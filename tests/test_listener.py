@@ -13,6 +13,7 @@ from twisted.logger import LogEvent, LogLevel
 from axcollector.core.catalog import Catalog
 from axcollector.core.model import DeveloperInfo, Tenant
 from axcollector.core.tables import DEVELOPERS, PRODUCTS, SCOPES, Row
+from axcollector.courtesy import Courtesy
 from axcollector.registry import Registry
 from axcollector.sync.events import Change, ChangeList, Operation, Snapshot
 from axcollector.sync.listener import CHANGES_A_TURN, STEPS_A_TURN, SyncListener
@@ -313,11 +314,11 @@ class Paces(Pace):
         super().__init__()
         self._first: Callable[[], object] | None = first
 
-    def rest_or_end(self) -> None:
+    def rest_or_end(self, courtesy: Courtesy) -> None:
         first, self._first = self._first, None
         if first is not None:
             first()
-        super().rest_or_end()
+        super().rest_or_end(courtesy)
 
 
 def test_a_catalog_is_of_one_moment(tmp_path: Path) -> None:

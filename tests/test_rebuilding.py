@@ -7,8 +7,9 @@ import pytest
 from axcollector.core.catalog import Catalog
 from axcollector.core.shards import PART_ENTRIES
 from axcollector.core.tables import DEVELOPERS, SCOPES
+from axcollector.courtesy import Courtesy, Haste
 from axcollector.registry import Registry
-from axcollector.sync.rebuilding import ROWS_A_PIECE, GivenUp, Pace, build, dismantle, examine
+from axcollector.sync.rebuilding import REST_SECONDS, ROWS_A_PIECE, GivenUp, Pace, build, dismantle, examine
 
 
 class Counting(Pace):
@@ -19,13 +20,44 @@ class Counting(Pace):
         self.rests = 0
         self.last = last
 
-    def rest(self) -> None:
+    def rest(self, courtesy: Courtesy) -> None:
         self.rests += 1
 
-    def rest_or_end(self) -> None:
+    def rest_or_end(self, courtesy: Courtesy) -> None:
         self.rests += 1
         if self.rests == self.last:
             raise GivenUp
+
+
+class Contended(Courtesy):
+    """Wants to sleep for so long, because others want the core."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+        self.steps: list[str] = []
+
+    def due(self) -> float:
+        self.steps.append("due")
+        return self.seconds
+
+    def go_on(self) -> None:
+        if hasattr(self, "steps"):
+            self.steps.append("go on")
+
+
+class Event:
+    """What a pace waits for; it comes never, and notes for how long it was waited for."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float) -> bool:
+        self.waits.append(seconds)
+        return False
+
+    def is_set(self) -> bool:
+        return False
 
 
 def registry_of(path: Path, scopes: int) -> str:
@@ -72,8 +104,22 @@ def test_a_pace_that_is_given_up() -> None:
     """Rests end at once then, and what need not be finished ends; until it is resumed."""
     pace = Pace()
     pace.give_up()
-    pace.rest()
+    pace.rest(Contended(3600))
     with pytest.raises(GivenUp):
-        pace.rest_or_end()
+        pace.rest_or_end(Contended(3600))
     pace.resume()
-    pace.rest_or_end()
+    pace.rest_or_end(Haste())
+
+
+def test_a_rest_is_longer_where_others_want_the_core() -> None:
+    """It is never shorter than what lets others have the interpreter; its own length counts for no contention."""
+    pace = Pace()
+    event = Event()
+    pace._given_up = event  # type: ignore[assignment]
+    for seconds in (0.0, REST_SECONDS / 2, 0.02):
+        courtesy = Contended(seconds)
+        pace.rest(courtesy)
+        pace.rest_or_end(courtesy)
+        assert courtesy.steps == ["due", "go on"] * 2
+    pace.rest(Haste())
+    assert event.waits == [REST_SECONDS] * 4 + [0.02] * 2 + [REST_SECONDS]

@@ -13,9 +13,11 @@ from twisted.logger import LogEvent
 from axcollector.core import deflate, frames
 from axcollector.core.layout import JournalName, Stage
 from axcollector.core.model import Interval
-from axcollector.disk import AppendFile, Disk
+from axcollector.courtesy import Courtesy
+from axcollector.disk import STEP_BYTES, AppendFile, Disk
 from axcollector.splitter import Splitter
 from axcollector.takeover import take_over
+from tests.crashable import CrashableDisk, steps
 
 NOW = 1_480_000_092.123
 INTERVAL = Interval(1_480_000_080, 1_480_000_200)
@@ -147,6 +149,104 @@ def test_what_a_worker_left_is_due_at_once(data: Path) -> None:
     assert staged(data) == {}
     work(INTERVAL.start, 5, NAME.__eq__)
     assert staged(data) == expected()
+
+
+class Contended(Courtesy):
+    """Thinks that others want the core, always; notes what was done between its sleeps, and sleeps no time."""
+
+    def __init__(self) -> None:
+        self.had = self.slept = 0.0
+        super().__init__(0.002, self.sleep, lambda: 2 * self.had + self.slept, self.processor)
+
+    def processor(self) -> float:
+        self.had += 0.0015
+        return self.had
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+class Courteous:
+    """Makes those."""
+
+    def __init__(self) -> None:
+        self.made: list[Contended] = []
+
+    def __call__(self) -> Courtesy:
+        self.made.append(Contended())
+        return self.made[-1]
+
+
+@pytest.mark.parametrize(
+    ("now", "courteous"),
+    [
+        (INTERVAL.end + 5, True),
+        (INTERVAL.end + 124.9, True),
+        (INTERVAL.end + 125, False),
+        (INTERVAL.end + 1e6, False),
+        (INTERVAL.start - 1e6, True),
+        (None, False),
+    ],
+)
+def test_only_what_is_not_late_lets_others_go_first(data: Path, now: float | None, courteous: bool) -> None:
+    """Once the next interval is due as well, and at start and stop, nothing waits for anybody; it splits the same."""
+    (data / "tmp" / NAME.journal).write_bytes(journal_bytes())
+    makes = Courteous()
+    split = Splitter(Disk(), str(data), Stage.TMP, pack_all=True, courtesy=makes)
+    assert split.work(now, 5) == 0
+    assert [each.slept > 0 for each in makes.made] == ([True] if courteous else [])
+    assert staged(data) == expected()
+
+
+def test_one_late_journal_makes_all_of_them_hasty(data: Path) -> None:
+    """They are split one after the other, the late one perhaps last; the next time there is no haste any more."""
+    late, due = (JournalName(Interval(start, start + 120), "id", 1, 0, 0) for start in (1_480_000_080, 1_480_000_200))
+    makes = Courteous()
+    split = Splitter(Disk(), str(data), Stage.TMP, pack_all=False, courtesy=makes)
+    for name in (late, due):
+        (data / "tmp" / name.journal).write_bytes(journal_bytes(name))
+    assert split.work(due.interval.end + 5, 5) == 0
+    assert makes.made == []
+    (data / "tmp" / due.journal).write_bytes(journal_bytes(due))
+    assert split.work(due.interval.end + 5, 5) == 0
+    assert len(makes.made) == 1
+    assert len(staged(data)) == 4
+
+
+def test_a_split_under_way_hurries(data: Path) -> None:
+    """Who stops waits for it: from then on it sleeps no more, nor do those behind it."""
+    other = JournalName(INTERVAL, "id", 1, 0, 1)
+    for name in (NAME, other):
+        (data / "tmp" / name.journal).write_bytes(journal_bytes(name))
+    made: list[Contended] = []
+
+    class Stopped(Contended):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            split.hurry()
+
+    def courtesy() -> Courtesy:
+        made.append(Stopped())
+        return made[-1]
+
+    split = Splitter(Disk(), str(data), Stage.TMP, pack_all=True, courtesy=courtesy)
+    assert split.work(INTERVAL.end + 5, 5) == 0
+    assert [each.slept for each in made] == [pytest.approx(3 * 0.003)]
+    assert staged(data) == expected() | expected(other)
+
+
+def test_large_files_are_durable_step_by_step(data: Path) -> None:
+    """No more of a file than a step and a member is left for the disk to do at once, and all of it before the end."""
+    texts = [random.Random(i).randbytes(300_000).hex().encode() + b"\n" for i in range(8)]
+    journal = data / "tmp" / NAME.journal
+    journal.write_bytes(journal_bytes(lines=[("acme~prod", text) for text in texts]))
+    disk = CrashableDisk(str(data))
+    assert splitter(data, disk=disk).work() == 0
+    ((path, content),) = staged(data).items()
+    assert content == b"".join(texts)
+    most, syncs = steps(disk.log, os.path.basename(path))
+    assert STEP_BYTES <= most < STEP_BYTES + 400_000
+    assert syncs == 3
 
 
 def test_a_bucket_that_is_there_gets_the_file_added(data: Path) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import zlib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from twisted.internet import defer
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 
-from axcollector.core.commit import GroupCommit
+from axcollector.clock_steps import ClockSteps
+from axcollector.core.commit import PACE_SECONDS, GroupCommit
 from axcollector.core.errors import Overloaded, SpoolFailed
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JournalName
@@ -123,6 +125,20 @@ class Fixture:
             found[path.name] = [(frame.tenant, zlib.decompress(frame.member, 31)) for frame in members]
             assert (reader.damaged, reader.torn) == (0, 0)
         return found
+
+
+def paused(f: Fixture, count: int = 3) -> "list[defer.Deferred[None]]":
+    """One write of `count` batches has ended just now, and two of those who sent them are back."""
+    first = [f.submit(b"first")]
+    first += [f.submit(b"together") for _ in range(count)]
+    f.run()
+    assert [result_of(d) for d in first] == [None] * (count + 1)
+    waiting = [f.submit(b"%d" % number) for number in range(2)]
+    assert f.thread.jobs == []
+    assert len(f.clock.getDelayedCalls()) == 1
+    assert f.spool.waiting == 2
+    assert f.spool.problem() is None
+    return waiting
 
 
 def name(sequence: int, start: str = "20161124150800", end: str = "20161124151000") -> str:
@@ -384,3 +400,157 @@ def test_what_is_wrong_with_commits(tmp_path: Path, log_events: list[LogEvent]) 
     result_of(waiting)
     assert f.spool.problem() is None
     assert len([event for event in log_events if event["log_level"].name == "error"]) == 1
+
+
+def test_a_lone_client_sets_no_timer(tmp_path: Path) -> None:
+    """Each of his batches is written at once, and nothing is scheduled."""
+    f = Fixture(tmp_path)
+    for number in range(3):
+        waiting = f.submit(b"%d" % number)
+        assert len(f.thread.jobs) == 1
+        f.run()
+        result_of(waiting)
+        assert f.clock.getDelayedCalls() == []
+
+
+def test_the_pause_ends_with_the_last_who_is_back(tmp_path: Path) -> None:
+    """Then the write begins at once, with all of them, and nothing is left scheduled."""
+    f = Fixture(tmp_path)
+    waiting = [*paused(f), f.submit(b"2")]
+    assert len(f.thread.jobs) == 1
+    assert f.clock.getDelayedCalls() == []
+    f.run()
+    assert [result_of(d) for d in waiting] == [None] * 3
+    assert f.kept()[name(0)][-1] == ("acme~prod", b"0\n1\n2\n")
+
+
+def test_the_pause_ends_without_him_too(tmp_path: Path) -> None:
+    """Two milliseconds behind the last write nobody is waited for any more."""
+    f = Fixture(tmp_path)
+    waiting = paused(f)
+    f.clock.advance(PACE_SECONDS)
+    assert len(f.thread.jobs) == 1
+    assert f.clock.getDelayedCalls() == []
+    f.run()
+    assert [result_of(d) for d in waiting] == [None] * 2
+    assert f.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("fault", ["", "sync"])
+def test_closing_in_a_pause(tmp_path: Path, fault: str) -> None:
+    """It ends the pause: what waits is written and answered, well or badly, and nothing is left scheduled."""
+    f = Fixture(tmp_path)
+    waiting = paused(f)
+    f.disk.faults.add(fault)
+    closed = f.spool.close()
+    assert f.clock.getDelayedCalls() == []
+    f.run()
+    result_of(closed)
+    for each in waiting:
+        if fault:
+            with pytest.raises(SpoolFailed):
+                result_of(each)
+        else:
+            result_of(each)
+    assert f.clock.getDelayedCalls() == []
+    assert f.spool.waiting == 0
+
+
+def test_closing_writes_group_after_group(tmp_path: Path) -> None:
+    """Where more waits than goes together, all of it is written, in order, before the spool is closed."""
+    f = Fixture(tmp_path)
+    f.spool._group = GroupCommit(100, 1 << 30)
+    answered: list[int] = []
+    for number in range(6):
+        waiter = partial(lambda number, failure: answered.append(number), number)
+        f.spool.put(Batch(ACME, bytes([48 + number]) * 400_000 + b"\n", 1), waiter)
+    closed = f.spool.close()
+    steps = []
+    while not closed.called:
+        f.thread.step()
+        steps.append(len(answered))
+    assert steps[:3] == [1, 4, 6]
+    assert answered == list(range(6))
+    lines = b"".join(text for _, text in f.kept()[name(0)])
+    assert lines == b"".join(bytes([48 + number]) * 400_000 + b"\n" for number in range(6))
+    assert f.clock.getDelayedCalls() == []
+
+
+def test_a_failed_commit_with_others_waiting(tmp_path: Path) -> None:
+    """Only those who went with it are refused; the others pause, and go with the next, which succeeds."""
+    f = Fixture(tmp_path)
+    lost = [f.submit(b"lost"), f.submit(b"gone"), f.submit(b"lost")]
+    f.disk.faults.add("sync")
+    f.thread.step()
+    kept = f.submit(b"kept")
+    f.thread.step()
+    f.disk.faults.clear()
+    assert not kept.called
+    f.run()
+    f.clock.advance(PACE_SECONDS)
+    f.run()
+    result_of(kept)
+    for each in lost:
+        with pytest.raises(SpoolFailed):
+            result_of(each)
+    assert [texts for texts in f.kept().values() if texts] == [[("acme~prod", b"kept\n")]]
+
+
+def test_durability_memory_is_paced(tmp_path: Path) -> None:
+    """Nobody waits, so whatever comes within two milliseconds goes with one write; none of it is left behind."""
+    f = Fixture(tmp_path, Durability.MEMORY)
+    for number in range(3):
+        result_of(f.submit(b"%d" % number))
+    f.run()  # the first; and the others, who came meanwhile
+    result_of(f.submit(b"3"))
+    assert f.thread.jobs == []
+    f.clock.advance(PACE_SECONDS)
+    f.run()
+    assert [text for _, text in f.kept()[name(0)]] == [b"0\n", b"1\n2\n", b"3\n"]
+    assert f.clock.getDelayedCalls() == []
+
+
+def test_who_comes_again_when_he_is_told(tmp_path: Path) -> None:
+    """One who sends the next batch as soon as he is answered, raising or not, goes with the others' next write."""
+    f = Fixture(tmp_path)
+    told: list[tuple[int, int]] = []
+
+    def again(number: int, turn: int, failure: object) -> None:
+        assert failure is None
+        told.append((turn, number))
+        if turn < 3:
+            f.spool.put(Batch(ACME, b"%d.%d\n" % (turn + 1, number), 1), partial(again, number, turn + 1))
+
+    f.submit(b"first")
+    for number in range(4):
+        f.spool.put(Batch(ACME, b"0.%d\n" % number, 1), partial(again, number, 0))
+    for _ in range(5):
+        assert len(f.thread.jobs) == 1
+        f.thread.step()
+    assert told == [(turn, number) for turn in range(4) for number in range(4)]
+    assert f.thread.jobs == []
+    assert f.clock.getDelayedCalls() == []
+
+
+@pytest.mark.parametrize("step", [-3600.0, 3600.0])
+def test_a_clock_that_is_set_in_a_pause(tmp_path: Path, step: float) -> None:
+    """Whoever comes next takes the others with him; where nobody does, the watch on the clock ends the pause."""
+    f = Fixture(tmp_path)
+    steady = [0.0]
+    watch = ClockSteps(f.clock, f.clock.seconds, lambda: steady[0])
+    watch.startService()
+    watch.stopService()
+    for others_come in (True, False):
+        waiting = paused(f, 4)
+        f.clock.rightNow += step
+        steady[0] += 1
+        if others_come:
+            waiting.append(f.submit(b"next"))  # and one is still missing
+            assert len(f.thread.jobs) == 1
+            assert f.clock.getDelayedCalls() == []
+        watch.look()
+        f.clock.advance(PACE_SECONDS)
+        f.run()
+        assert [result_of(d) for d in waiting] == [None] * len(waiting)
+        assert f.spool.waiting == 0
+        assert f.clock.getDelayedCalls() == []

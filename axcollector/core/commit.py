@@ -19,9 +19,12 @@ PACE_SECONDS: Final = 0.002
 _FORGETTING: Final = 0.9
 """Of so many as went together at most, so many are expected one write later."""
 _ENOUGH_BYTES: Final = 1 << 18
-"""A group of so many bytes is worth a write, whoever else may come: the write costs no more than they do."""
+"""A group of so many bytes is worth a write, whoever else may come: the write costs no more than they do. So is one
+that leaves no room for others."""
 _MOST_BYTES: Final = 1 << 20
 """A group has no more bytes than this and one batch, lest those in it wait for the compression of all the others."""
+_LONG_SECONDS: Final = 0.02
+"""A write that takes longer is the disk's: the next may have as many more bytes, lest what waits be written slowly."""
 
 W = TypeVar("W")
 
@@ -45,11 +48,13 @@ class GroupCommit(Generic[W]):
         """
         self._max_batches = max_batches
         self._max_bytes = max_bytes
+        self._enough_bytes = min(_ENOUGH_BYTES, max_bytes)
         self._gathered: list[Entry[W]] = []
         self._writing: Sequence[Entry[W]] = ()
         self._bytes = 0
         self._expected = 1.0
-        self._paced_until = 0.0
+        self._taken_at = 0.0
+        self._most_bytes: float = _MOST_BYTES
 
     @property
     def waiting(self) -> int:
@@ -85,10 +90,10 @@ class GroupCommit(Generic[W]):
     def pause(self, now: float) -> float:
         """How long the next write waits for others, in seconds; 0: it may begin, or there is none to begin."""
         gathered = len(self._gathered)
-        if self._writing or not gathered or gathered >= self._expected or self._bytes >= _ENOUGH_BYTES:
+        if not gathered or self._writing or gathered >= self._expected or self._bytes >= self._enough_bytes:
             return 0.0
-        left = self._paced_until - now
-        return left if 0 < left <= PACE_SECONDS else 0.0  # more is left where the clock was set back
+        since = now - self._taken_at
+        return PACE_SECONDS - since if 0 <= since < PACE_SECONDS else 0.0  # less than 0: the clock was set back
 
     def take(self, now: float) -> Sequence[Entry[W]]:
         """The next group to write; empty where nothing waits or a write is under way. Settle it with `settled`."""
@@ -96,22 +101,23 @@ class GroupCommit(Generic[W]):
             return ()
         self._writing, self._gathered = self._divided()
         self._expected = max(len(self._writing), self._expected * _FORGETTING)
-        self._paced_until = now + PACE_SECONDS
+        self._taken_at = now
         return self._writing
 
     def _divided(self) -> tuple[list[Entry[W]], list[Entry[W]]]:
         """Those that go now, and those that go with the next write."""
         gathered = self._gathered
-        if self._bytes > _MOST_BYTES:
+        if self._bytes > self._most_bytes:
             size = 0
             for place, entry in enumerate(gathered, 1):
                 size += entry.batch.size_bytes
-                if size >= _MOST_BYTES:
+                if size >= self._most_bytes:
                     return gathered[:place], gathered[place:]
         return gathered, []
 
-    def settled(self) -> Sequence[Entry[W]]:
+    def settled(self, now: float) -> Sequence[Entry[W]]:
         """The group whose write has ended, well or badly; the next may be taken."""
         group, self._writing = self._writing, ()
+        self._most_bytes = _MOST_BYTES * max(1.0, (now - self._taken_at) / _LONG_SECONDS)
         self._bytes -= sum([entry.batch.size_bytes for entry in group])
         return group

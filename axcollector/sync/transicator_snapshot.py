@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from axcollector.core.errors import RegistryError, SyncFailed
 from axcollector.core.tables import COLUMNS, SCOPES
-from axcollector.courtesy import HASTE
+from axcollector.courtesy import Haste
 from axcollector.disk import Disk, read_slices
 from axcollector.sync.rebuilding import ROWS_A_PIECE, Pace
 from axcollector.sync.transicator_json import JsonSnapshot
@@ -92,10 +92,10 @@ def _from_json(draft: SyncedRegistry, file: BinaryIO) -> Filled:
 
 def _gently(rows: Iterator[T]) -> Iterator[T]:
     """The same rows, with rests in which others have the interpreter."""
-    pace = Pace()
+    pace, haste = Pace(), Haste()
     while piece := list(islice(rows, ROWS_A_PIECE)):
         yield from piece
-        pace.rest(HASTE)
+        pace.rest(haste)
 
 
 def _from_sqlite(draft: SyncedRegistry, download: Download, file: BinaryIO) -> Filled:
