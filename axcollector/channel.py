@@ -52,6 +52,7 @@ class Bounds(Protocol):
     connections: Connections
     channels: "set[BoundedChannel]"
     is_draining: bool
+    large_readers: int
     door: Door | None
     tally: Tally
 

@@ -152,6 +152,7 @@ class LlhttpChannel(UsualChannel):
         """A request is there, whole: to the door, if that knows its route."""
         self.conversation.received()
         self._handlingRequest = True
+        self.persistent = self.persistent and not self.site.is_draining  # which may have begun behind the head
         self._chunks = None
         message.incoming.content.seek(0)
         door = self.site.door

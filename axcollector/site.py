@@ -49,9 +49,11 @@ class IngestSite(Site):
         door: What a connection may ask in place of the resource, where its parser can.
         tally: Counts what connections answer in place of the resource.
         is_draining: Whether connections are closed behind their next answers, which say so.
+        large_readers: From how many connections more is read at once than from others.
     """
 
     is_draining = False
+    large_readers = 0
 
     def __init__(
         self,

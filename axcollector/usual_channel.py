@@ -17,12 +17,16 @@ from axcollector import answers, usual
 from axcollector.answers import Answer
 from axcollector.channel import BoundedChannel
 from axcollector.conversation import State
+from axcollector.core import plain
 from axcollector.llhttp_parts import Message
 from axcollector.outlet import Outlet
 from axcollector.usual import Coming, Head, Usual
 
 _LARGE_READ_BYTES: Final = 1 << 18
 """So much is read at once from a connection whose requests may be larger than what is read from others."""
+_MOST_LARGE_READERS: Final = 256
+"""So many connections are read from like that. What one read brings behind a request waits uncounted, and there may be
+thousands of connections."""
 
 
 class UsualChannel(BoundedChannel):
@@ -35,6 +39,7 @@ class UsualChannel(BoundedChannel):
     _blank_seen = False
     _held = 0
     _is_over = False
+    _reads_large = False
 
     def connectionMade(self) -> None:
         """The connection is open."""
@@ -64,7 +69,9 @@ class UsualChannel(BoundedChannel):
         site = self.site
         start, length = known.head.places(data)
         missing = start + length - len(data)
-        if not start or missing < 0 or site.door is None or site.is_draining or length > site.max_body_bytes:
+        if not start or missing < 0 or site.door is None or site.is_draining:
+            return False
+        if length > plain.MOST_BYTES or length > site.max_body_bytes:  # it is no usual one, and joining it takes long
             return False
         if not site.pending.reserve(len(data) - start):
             return False
@@ -122,9 +129,21 @@ class UsualChannel(BoundedChannel):
         head = usual.head_of(message)
         if head is not None and head == self._seen:
             self._usual = usual.known(head, message, self.site.door)
-            if isinstance(self.transport, Connection) and (message.length or 0) > self.transport.bufferSize // 2:
-                self.transport.bufferSize = _LARGE_READ_BYTES
+            self._read_large(message.length or 0)
         self._seen = head
+
+    def _read_large(self, length: int) -> None:
+        """Read more at once, where bodies of this length are usual and not too many connections do so already.
+
+        TLS brings what it brings: a record at a time.
+        """
+        site, transport = self.site, self.transport
+        if self._reads_large or not isinstance(transport, Connection) or length <= transport.bufferSize // 2:
+            return
+        if site.large_readers < _MOST_LARGE_READERS:
+            site.large_readers += 1
+            self._reads_large = True
+            transport.bufferSize = _LARGE_READ_BYTES
 
     def _drop_held(self) -> None:
         self.site.pending.held -= self._held
@@ -135,4 +154,5 @@ class UsualChannel(BoundedChannel):
         super().connectionLost(reason)
         self._is_over = True
         self._coming = None
+        self.site.large_readers -= self._reads_large
         self._drop_held()

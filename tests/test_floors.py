@@ -113,6 +113,7 @@ FLOORS: Final = {
         "llhttp_parts",
         "running",
         "usual",
+        "usual_channel",
         "outlet",
         "routes",
         "door",

@@ -2,6 +2,7 @@
 
 import gzip
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from axcollector.core.catalog import Catalog
-from axcollector.core.model import DeveloperInfo, Tenant
+from axcollector.core.model import Tenant
 from axcollector.core.rates import RateLimits
 from axcollector.core.tables import APPS, DEVELOPERS, MAPPER, PRODUCTS, SCOPES
+from axcollector.core.unpacking import Limits
 from axcollector.llhttp_parts import Message
 from axcollector.reception import Incoming, Pending
 from axcollector.tokens import Token
 from axcollector.usual import Head, head_of
 from tests.fakes import HeldThread, SameThread
-from tests.test_webapi import JSON, LINE, PUBLISHER, RECORD, Stand, Tenants, batch
+from tests.test_webapi import GZIP, JSON, LINE, PUBLISHER, RECORD, Stand, Tenants, batch
 from tests.wire import Connection, request
 
 GOOD = request("POST", "/analytics/s1", batch(), (JSON,))
@@ -167,6 +169,165 @@ def test_what_is_remembered_changes_nothing(
             thread.step()
         found.append((seen, lines_of(connection), connection.closing, door.kept(), door.spool.waiting))
         connection.hang_up()
+    assert found[0] == found[1]
+
+
+# The same, in whatever pieces, and whatever happens meanwhile
+
+LARGE = Limits(max_body_bytes=30_000, max_decompressed_bytes=40_000, max_batch_records=5)
+
+
+def sized(size: int) -> bytes:
+    """A request with a body of so many bytes; their text is compressed to nothing much, but differs by place."""
+    body = batch(RECORD | {"x": ""})
+    filler = "".join(map(str, range(size // 4)))[: size - len(body)]
+    return request("POST", "/analytics/s1", batch(RECORD | {"x": filler}), (JSON,))
+
+
+HEAD_SIZE = GOOD.index(b"{")
+SENT = [
+    *(GOOD, sized(4096), sized(4097), sized(9000), sized(12_000), sized(29_990)),
+    *(sized(30_001), sized(61_000)),  # too large; far too large
+    request("POST", "/analytics/s1", b"x" * 9000, (JSON,)),
+    b"\r\n" + sized(9000),
+    request("POST", "/analytics/s1", batch({"x": "y" * 9000}), (JSON,)),
+    request("POST", "/analytics/s1", batch(RECORD | {"x": "y" * 9000}), (JSON,), chunks=4000),
+    request("POST", "/analytics/s1", gzip.compress(batch(RECORD | {"x": "y" * 9000}), 0, mtime=0), (JSON, GZIP)),
+]
+SIZES = st.sampled_from([1, 2, HEAD_SIZE - 1, HEAD_SIZE, HEAD_SIZE + 1, 4095, 4096, 4097, 8192, 15_000, 65_536])
+EVENTS = ["written"] * 4 + [
+    "no room",
+    "room",
+    "unknown",
+    "known",
+    "failing disk",
+    "drain",
+    "late",
+    "idle",
+    "half",
+    "gone",
+]
+
+
+class Talk:
+    """One client's talk with a stand, and what happens to it meanwhile; what is seen of both, step by step."""
+
+    def __init__(self, stand: Stand) -> None:
+        self.stand, self.connection = stand, Connection(stand.site)
+        self.seen: list[tuple[object, ...]] = []
+        assert isinstance(stand.directory, Catalogued)
+        self.catalog = stand.directory.catalog
+
+    def take(self, data: bytes) -> None:
+        """More comes."""
+        if self.connection.open:
+            self.connection.send(data)
+
+    def happen(self, event: str) -> None:
+        """Something happens, and what is seen then is noted."""
+        getattr(self, "_" + event.replace(" ", "_"), lambda: None)()
+        self.stand.clock.advance(0.01)
+        site, connection = self.stand.site, self.connection
+        self.seen.append((lines_of(connection), site.pending.held, connection.closing, connection.aborted))
+
+    def finish(self) -> None:
+        """All is well again, and all is written."""
+        for event in ("room", "known", *["written"] * 30):
+            self.happen(event)
+
+    def _written(self) -> None:
+        thread = self.stand.writer
+        assert isinstance(thread, HeldThread)
+        if thread.jobs:
+            thread.step()
+
+    def _no_room(self) -> None:
+        self.stand.site.pending.limit = 5000
+
+    def _room(self) -> None:
+        self.stand.site.pending.limit = 1 << 20
+
+    def _unknown(self) -> None:
+        self.stand.directory.known = self.stand.directory.catalog = None
+
+    def _known(self) -> None:
+        self.stand.directory.known = {"s1": Tenant("s1", "acme", "prod")}
+        self.stand.directory.catalog = self.catalog
+
+    def _failing_disk(self) -> None:
+        self.stand.room.lack = None if self.stand.room.lack else "no room"
+
+    def _drain(self) -> None:
+        self.stand.site.drain()
+
+    def _late(self) -> None:
+        self.stand.clock.advance(61)
+
+    def _idle(self) -> None:
+        self.stand.site.close_idle()
+
+    def _half(self) -> None:
+        if self.connection.open:
+            self.connection.protocol.readConnectionLost()
+
+    def _gone(self) -> None:
+        self.connection.hang_up()
+
+
+MOMENTS = st.tuples(SIZES, st.sampled_from(["written"] * 12 + EVENTS), st.integers(1, 3))
+
+
+@given(
+    st.lists(st.integers(0, len(SENT) - 1), min_size=1, max_size=5), st.lists(MOMENTS, max_size=30), st.integers(0, 6)
+)
+@example([5, 5], [(4096, "", 8)] * 3, 0)
+@example([5], [(8192, "", 1), (8192, "late", 1)], 0)
+@example([5], [(8192, "", 1), (8192, "drain", 1), (65_536, "", 1)], 0)
+@example([5], [(8192, "", 1), (8192, "no room", 1), (65_536, "room", 1)], 0)
+@example([5], [(8192, "", 1), (8192, "gone", 1)], 0)
+@example([5], [(8192, "", 1), (8192, "half", 1)], 0)
+@example([5], [(8192, "", 1), (8192, "unknown", 1), (65_536, "", 1)], 0)
+@example([9], [(2, "", 1), (5000, "", 1)], 0)
+@example([3, 6, 3], [(65_536, "written", 1)], 2)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_pieces_change_nothing(
+    here: Callable[..., Stand], requests: list[int], moments: list[tuple[int, str, int]], whole: int
+) -> None:
+    """However requests are cut, and whatever happens amid them: the same answers, bytes held, end, and lines.
+
+    Of what came nothing is there in the end: each piece is held by this test alone.
+    """
+    stream = b"".join(SENT[each] for each in requests)
+    pieces: list[tuple[bytes, str]] = []
+    for size, event, times in moments:
+        for _ in range(times):
+            pieces.append((stream[:size], event if len(pieces) % times == 0 else ""))
+            stream = stream[size:]
+    pieces += [(data, "written") for data in (stream[:whole], stream[whole:])]
+    found = []
+    for remembers in (True, False):
+        talk = Talk(here(remembers=remembers, writer=HeldThread(), limits=LARGE))
+        for data in (GOOD, GOOD):
+            talk.take(data)
+            talk.happen("written")
+        counts = [sys.getrefcount(data) for data, _ in pieces]
+        for data, event in pieces:
+            talk.take(data)
+            talk.happen(event)
+        talk.finish()
+        talk.take(GOOD)  # no part of it where one was left unfinished
+        talk.finish()
+        del data
+        if talk.connection.open and not (talk.connection.closing or talk.connection.aborted):
+            assert talk.stand.site.pending.held == 0
+            left = [sys.getrefcount(data) for data, _ in pieces]
+            assert [
+                len(data)
+                for (data, _), now, then in zip(pieces, left, counts, strict=True)
+                if len(data) > 1 and now > then
+            ] == []
+        talk.connection.hang_up()
+        found.append((talk.seen, talk.stand.kept(), talk.stand.spool.waiting))
     assert found[0] == found[1]
 
 
@@ -371,14 +532,11 @@ def test_rates_are_counted(here: Callable[..., Stand]) -> None:
     connection.hang_up()
 
 
-class Broken:
+class Broken(Catalog):
     """A catalog that fails in a way nobody foresaw."""
 
     def tenant_of_scope(self, scope: str) -> Tenant:
         raise ZeroDivisionError(scope)
-
-    def developers(self, *_: object) -> dict[str, DeveloperInfo]:
-        return {}
 
 
 def test_a_bug_on_the_short_way(here: Callable[..., Stand], logged_failures: Any) -> None:
@@ -419,39 +577,55 @@ def test_heads_that_are_not_remembered(text: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "body"),
+    ("data", "body", "length"),
     [
-        (HEAD + b"\r\nhello, world", b"hello, world"),
-        (HEAD.replace(b"12", b"0") + b"\r\n", b""),
-        (HEAD.replace(b"12", b"0003") + b"\r\nabc", b"abc"),
-        (HEAD + b"\r\nhello, worl", None),
-        (HEAD + b"\r\nhello, world!", None),
-        (HEAD.replace(b"12", b"+3") + b"\r\nabc", None),
-        (HEAD.replace(b"12", b" 3") + b"\r\nabc", None),
-        (HEAD.replace(b"12", b"\xb2") + b"\r\nab", None),
-        (HEAD.replace(b"12", b"") + b"\r\n", None),
-        (HEAD.replace(b"12", b"0000000003") + b"\r\nabc", None),
-        (HEAD.replace(b"12", b"3\n") + b"\r\nabc", None),
-        (HEAD.replace(b"12\r\n", b"3\r\nContent-Length: 3\r\n") + b"\r\nabc", None),
-        (HEAD.replace(b"X: y", b"X: z") + b"\r\nhello, world", None),
-        (HEAD.replace(b"Host", b"host") + b"\r\nhello, world", None),
-        (HEAD[:-3] + b"\r\n\r\nhello, world", None),
-        (HEAD[:30], None),
-        (b"", None),
+        (HEAD + b"\r\nhello, world", b"hello, world", 12),
+        (HEAD.replace(b"12", b"0") + b"\r\n", b"", 0),
+        (HEAD.replace(b"12", b"0003") + b"\r\nabc", b"abc", 3),
+        (HEAD.replace(b"12", b"999999999") + b"\r\nabc", b"abc", 999_999_999),
+        (HEAD + b"\r\n", b"", 12),
+        (HEAD + b"\r\nhello, worl", b"hello, worl", 12),
+        (HEAD + b"\r\nhello, world!", b"hello, world!", 12),
     ],
 )
-def test_bodies_behind_a_remembered_head(data: bytes, body: bytes | None) -> None:
-    """Only the same bytes, a plain length, and exactly so much behind them."""
+def test_where_a_body_is(data: bytes, body: bytes, length: int) -> None:
+    """Behind a head that is the same, however much of the body has come, or what follows it."""
     remembered = head(HEAD)
     assert remembered is not None
-    assert remembered.body_of(data) == body
+    start, found = remembered.places(data)
+    assert (data[start:], found) == (body, length)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        HEAD.replace(b"12", b"+3") + b"\r\nabc",
+        HEAD.replace(b"12", b" 3") + b"\r\nabc",
+        HEAD.replace(b"12", b"\xb2") + b"\r\nab",
+        HEAD.replace(b"12", b"") + b"\r\n",
+        HEAD.replace(b"12", b"0000000003") + b"\r\nabc",
+        HEAD.replace(b"12", b"3\n") + b"\r\nabc",
+        HEAD.replace(b"12\r\n", b"3\r\nContent-Length: 3\r\n") + b"\r\nabc",
+        HEAD.replace(b"X: y", b"X: z") + b"\r\nhello, world",
+        HEAD.replace(b"Host", b"host") + b"\r\nhello, world",
+        HEAD[:-3] + b"\r\n\r\nhello, world",
+        HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world",
+        b"\r\n" + HEAD + b"\r\nhello, world",
+        *((HEAD + b"\r\n")[:size] for size in range(len(HEAD) + 2)),
+    ],
+)
+def test_other_heads(data: bytes) -> None:
+    """Only the same bytes, whole, and a plain length."""
+    remembered = head(HEAD)
+    assert remembered is not None
+    assert remembered.places(data) == (0, 0)
 
 
 def test_a_value_like_a_length() -> None:
     """What looks like a length inside another field is compared, as everything else is."""
     remembered = head(HEAD.replace(b"Host: a", b"Host: Content-Length: 1"))
     assert remembered is not None
-    assert remembered.body_of(HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world") is None
+    assert remembered.places(HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world") == (0, 0)
 
 
 def test_what_is_remembered_is_shown_nowhere() -> None:

@@ -133,13 +133,14 @@ class Stand:
         self.config = config
         self.clock = Clock()
         self.tally = Tally()
+        self.writer = writer or SameThread()
         self.disk = FullDisk()
         self.directory = directory or Tenants()
         self.access = Access(self.clock, self.directory, tokens, rates)
         self.room = Room(self.disk, str(root), quota_bytes=1)
         plan = JournalPlan(str(self.tmp), "id", 1, 120, 1 << 30, Durability.WRITE)
         journal = JournalWriter(self.disk, plan)
-        self.spool = Spool(self.clock, writer or SameThread(), journal, GroupCommit(3, 1 << 20), tally=self.tally)
+        self.spool = Spool(self.clock, self.writer, journal, GroupCommit(3, 1 << 20), tally=self.tally)
         self.intake = Intake(
             self.clock,
             bodies or SameThread(),
