@@ -66,6 +66,7 @@ FLOORS: Final = {
         "closing",
         "access",
         "intake",
+        "large",
         "uploader",
         "outcomes",
         "surveying",
