@@ -234,6 +234,8 @@ def test_work_and_memory_are_bounded(kind: str) -> None:
 
 def test_many_digits() -> None:
     """Numbers that take long to be read are not read at once where there may be many; other digits are no matter."""
+    assert plain.parse(body(record(f'"x":"{random.Random(7).randbytes(700_000).hex()}"'))) is not None
+    assert plain.parse(body(*[record(f'"x":{"8" * 340}')] * 1900)) is not None
     several = (plain.MOST_BYTES // 4000) * [f'{{"{START}":{"7" * 3900}}}']
     assert plain.parse(body(*several)) is None
     assert plain.parse(body(*several[:20])) is not None

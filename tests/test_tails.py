@@ -49,13 +49,22 @@ def wanted(tenant: Tenant, catalog: Catalog, client_id: str | None) -> dict[str,
     return members
 
 
+def known_by(product: str) -> Catalog:
+    """A catalog that knows of `k`, of tenant `t`, and a product of this name."""
+    catalog = Catalog()
+    for table, row in WHOLE:
+        catalog.put(table, {"tenant_id": "t", "id": "1"} | row)
+    catalog.put(PRODUCTS, {"tenant_id": "t", "id": "1", "name": product})
+    return catalog
+
+
 class AnyChanges(RuleBasedStateMachine):
     """Catalogs that change in every way there is, with batches between any two steps."""
 
     def __init__(self) -> None:
         super().__init__()
         self.tails = Tails()
-        self.catalogs = [Catalog(), Catalog()]
+        self.catalogs = [known_by("gold"), known_by("silver")]
 
     @property
     def catalog(self) -> Catalog:
@@ -82,11 +91,13 @@ class AnyChanges(RuleBasedStateMachine):
         """Likewise."""
         self.catalog.remove(*row)
 
-    @rule(tenant_id=st.sampled_from(["t", "u"]), without=st.integers(0, 4))
-    def put_a_whole_key(self, tenant_id: str, without: int) -> None:
-        """So that there is somebody to be known; with one row taken away again, mostly."""
+    @rule(tenant_id=st.sampled_from(["t", "u"]), without=st.integers(0, 4), name=st.sampled_from("xyz"))
+    def put_a_whole_key(self, tenant_id: str, without: int, name: str) -> None:
+        """So that there is somebody to be known, by another name maybe; with one row taken away again, mostly."""
         for table, row in WHOLE:
             self.catalog.put(table, {"tenant_id": tenant_id, "id": "1"} | row)
+        self.told_as_it_is()
+        self.catalog.put(PRODUCTS, {"tenant_id": tenant_id, "id": "1", "name": name})
         for table, row in WHOLE[without : without + 1]:
             self.told_as_it_is()
             self.catalog.remove(table, {"tenant_id": tenant_id, "id": "1"} | row)
@@ -156,11 +167,32 @@ def test_editions() -> None:
     assert all(before != after for before, after in pairwise(editions))
 
 
+def test_each_way_to_change_a_name() -> None:
+    """The next batch has the new one; also that of a catalog that has as many changes behind it as the last one."""
+    tails, catalog, other = Tails(), known_by("gold"), known_by("other")
+    amendment = catalog.amend()
+
+    def product(catalog: Catalog) -> str:
+        return members_in(tail_of(tails, TENANTS[0], catalog, "k"))["api_product"]
+
+    assert [product(each) for each in (catalog, other, catalog)] == ["gold", "other", "gold"]
+    catalog.put(PRODUCTS, {"tenant_id": "t", "id": "1", "name": "put"})
+    assert product(catalog) == "put"
+    catalog.load(PRODUCTS, [("t", "1", "loaded")])
+    assert product(catalog) == "loaded"
+    amendment.put(PRODUCTS, {"tenant_id": "t", "id": "1", "name": "amended"})
+    assert product(catalog) == "loaded"
+    catalog.show(amendment)
+    assert [product(catalog), *(product(catalog) for _ in catalog.settle(amendment))] == ["amended"] * 3
+    catalog.remove(PRODUCTS, {"tenant_id": "t", "id": "1"})
+    assert product(catalog) == ""
+    list(other.dismantle())
+    assert product(other) == ""
+
+
 def test_how_many_are_kept() -> None:
     """More than so many are not, be they of one tenant or of many; what is asked for is right all the same."""
-    catalog, tails = Catalog(), Tails()
-    for table, row in WHOLE:
-        catalog.put(table, {"tenant_id": "t", "id": "1"} | row)
+    catalog, tails = known_by("gold"), Tails()
     catalog.load(MAPPER, [("t", f"k{n}", "1", "1", None) for n in range(MOST_KEPT + 5000)])
     tenant, most = TENANTS[0], 0
     for start in range(0, MOST_KEPT + 5000, 1000):

@@ -30,7 +30,9 @@ _QUICK_BYTES: Final = 1 << 18
 _SAMPLED: Final = 31
 """Every so many bytes one is looked at; the name of a record's start has as many."""
 _DIGITS_ALIKE: Final = bytes.maketrans(b"123456789", b"000000000")
-_MANY_DIGITS: Final = b"0" * 12
+_SAMPLES: Final = 12
+_MANY_DIGITS: Final = b"0" * (_SAMPLED * (_SAMPLES - 1))
+"""A number that has `_SAMPLES` samples has at least as many digits as this."""
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -149,7 +151,10 @@ def _may_take_long(text: bytes) -> bool:
     """
     if len(text) <= _QUICK_BYTES:
         return False
-    return _MANY_DIGITS in text[::_SAMPLED].translate(_DIGITS_ALIKE) or has_many_values(text)
+    sampled = text[::_SAMPLED].translate(_DIGITS_ALIKE)
+    if _MANY_DIGITS[:_SAMPLES] in sampled and _MANY_DIGITS in text.translate(_DIGITS_ALIKE):
+        return True
+    return has_many_values(text)
 
 
 def _present(text: Raw | UnsetType) -> bytes | None:
