@@ -27,7 +27,10 @@ RULES = Rules()
 
 
 class KnownTenant:
-    """A directory of one tenant, with a catalog or without; where that has to be looked up, `looking_up` says when that is done."""
+    """A directory of one tenant, with a catalog or without one.
+
+    Where the tenant has to be looked up, `looking_up` says when that is done.
+    """
 
     def __init__(self, catalog: Catalog | None = None) -> None:
         self.catalog = catalog

@@ -1,4 +1,4 @@
-"""Target `payload`: what becomes of a body is what `tests/ingest_oracle.py` says, at once, carefully and in one pass."""
+"""Target `payload`: what becomes of a body, on each of the ways there are, is what `tests/ingest_oracle.py` says."""
 
 from benchmarks.fuzzing.target import Target
 from tests.ingest_oracle import check_body
