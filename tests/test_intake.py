@@ -81,6 +81,7 @@ class Fixture:
         self.thread = HeldThread()
         self.kept = Kept()
         self.directory = KnownTenant(catalog)
+        self.asked = 0
         self.intake = Intake(
             Clock(),
             self.thread,
@@ -95,6 +96,7 @@ class Fixture:
 
     def take(self, body: bytes, encoding: str | None = None) -> "defer.Deferred[Taken]":
         async def tenant_of(document: Document) -> Tenant:
+            self.asked += 1
             if document.organization == b'"nobody"':
                 raise Rejected("UNKNOWN_SCOPE", "nobody")
             return ACME
@@ -120,7 +122,7 @@ def test_small_bodies_need_no_thread() -> None:
     assert result_of(f.take(body(3))) == Taken(3)
     assert result_of(f.take(gzip.compress(body(3)), "gzip")) == Taken(3)
     assert [json.loads(line)["developer"] for line in f.lines()] == ["d-k"] * 6
-    assert f.thread.jobs == []
+    assert (f.thread.jobs, f.asked) == ([], 2)
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
@@ -295,11 +297,12 @@ NESTED = b"},".join([b'{"client_received_start_timestamp":1,"x":{}'] * 2001)
         (b"".join(map(gzip.compress, [LARGE[:300], LARGE[300:]])), "gzip", 0),
         (gzip.compress(HEX), "gzip", 3),
         (HEX, None, 0),
+        (b'{"records":[{"client_received_start_timestamp":1,"x":"\\ud800"}]}', None, 3),
     ],
     ids=[
         *("large", "large, gzip'd", "as many as may be", "with members that are written", "with a lone surrogate"),
         *("too large", "too large once unpacked", "many and large", "many, but small", "many, small and nested"),
-        *("many gzip members", "two gzip members", "large as gzip", "the same, not gzip'd"),
+        *("many gzip members", "two gzip members", "large as gzip", "the same, not gzip'd", "small and odd"),
     ],
 )
 def test_plain_bodies_are_taken_where_they_are(sent: bytes, encoding: str | None, steps: int) -> None:
