@@ -28,6 +28,7 @@ PAYLOAD = Target(
         b'{"records":[1,2,3,4,5,6,7,8,9]}',
         b'{"x":[],"records":[' + b" , ".join([_PLAIN] * 3) + b'],"organization":"o","environment":["}"]}',
         b'{"records":[' + _PLAIN + b'],"records":[' + _PLAIN + b'],"x":"}{"}',
+        b'{"organization":"' + b"o" * 2100 + b'","records":[{"client_received_start_timestamp":1}]}',
         b'{"records":null}',
         b"[]",
     ),
