@@ -17,13 +17,13 @@ from axcollector.core import enrichment, payload, plain, quarantine, records, un
 from axcollector.core.catalog import Catalog
 from axcollector.core.errors import Overloaded, Rejected
 from axcollector.core.model import Batch, Tenant
-from axcollector.core.payload import Document, JSONText, NeedsCare, Payload
+from axcollector.core.payload import Document, JSONText, Payload
 from axcollector.core.plain import PlainBody
 from axcollector.core.quarantine import Bad
 from axcollector.core.records import Records, Rules
 from axcollector.core.recordtext import Record, body_from
 from axcollector.core.tails import Tails
-from axcollector.core.unpacking import Limits
+from axcollector.core.unpacking import Limits, NeedsCare
 from axcollector.fairness import FairLock
 from axcollector.large import LargeBodies
 from axcollector.room import Lack
@@ -175,7 +175,9 @@ class Intake:
     def _unpacked_here(self, body: bytes, content_encoding: str | None) -> bytes | None:
         """The text of a body, unless that is too large to be taken apart where it is."""
         try:
-            return unpacking.unpack(body, content_encoding, self._limits_here)
+            return unpacking.unpack(body, content_encoding, self._limits_here, careful=False)
+        except NeedsCare:
+            return None
         except Rejected as exc:
             if exc.code != "PAYLOAD_TOO_LARGE" or self._limits_here == self.limits:
                 raise

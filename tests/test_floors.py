@@ -68,6 +68,7 @@ FLOORS: Final = {
         "closing",
         "access",
         "intake",
+        "large",
         "uploader",
         "outcomes",
         "surveying",

@@ -4,15 +4,17 @@ import gzip
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from random import Random
 
 import pytest
 from twisted.internet import defer
 from twisted.internet.task import Clock
 
+from axcollector.core import plain
 from axcollector.core.catalog import Catalog
 from axcollector.core.errors import Overloaded, Rejected, SpoolFailed
 from axcollector.core.model import Batch, DeveloperInfo, Tenant
-from axcollector.core.payload import Payload
+from axcollector.core.payload import Document
 from axcollector.core.records import Rules
 from axcollector.core.unpacking import Limits
 from axcollector.intake import INLINE_BYTES, Intake, Taken
@@ -21,12 +23,18 @@ from tests.fakes import HeldThread, result_of
 
 ACME = Tenant("t1", "acme", "prod")
 LIMITS = Limits(10 << 20, 50 << 20, 20_000)
+RULES = Rules()
 
 
 class KnownTenant:
-    """A directory of one tenant; where that has to be looked up, `looking_up` says when that is done."""
+    """A directory of one tenant, with a catalog or without one.
 
-    catalog = None
+    Where the tenant has to be looked up, `looking_up` says when that is done.
+    """
+
+    def __init__(self, catalog: Catalog | None = None) -> None:
+        self.catalog = catalog
+
     looking_up: "defer.Deferred[None] | None" = None
 
     def ready(self) -> bool:
@@ -41,6 +49,8 @@ class KnownTenant:
         return ACME
 
     async def developers(self, tenant: Tenant, client_ids: Collection[str]) -> Mapping[str, DeveloperInfo]:
+        if self.catalog is not None:
+            return self.catalog.developers(tenant.id, client_ids)
         return {client_id: DeveloperInfo(developer="d-" + client_id) for client_id in client_ids}
 
 
@@ -65,16 +75,30 @@ class Kept:
 
 
 class Fixture:
-    def __init__(self, limits: Limits = LIMITS) -> None:
+    def __init__(
+        self, limits: Limits = LIMITS, catalog: Catalog | None = None, rules: Rules = RULES, *, sets_aside: bool = False
+    ) -> None:
         self.thread = HeldThread()
         self.kept = Kept()
-        self.directory = KnownTenant()
+        self.directory = KnownTenant(catalog)
+        self.asked = 0
         self.intake = Intake(
-            Clock(), self.thread, self.directory, self.kept, self.kept, limits, Rules(), INLINE_BYTES * 3
+            Clock(),
+            self.thread,
+            self.directory,
+            self.kept,
+            self.kept,
+            limits,
+            rules,
+            INLINE_BYTES * 3,
+            sets_aside=sets_aside,
         )
 
     def take(self, body: bytes, encoding: str | None = None) -> "defer.Deferred[Taken]":
-        async def tenant_of(_: Payload) -> Tenant:
+        async def tenant_of(document: Document) -> Tenant:
+            self.asked += 1
+            if document.organization == b'"nobody"':
+                raise Rejected("UNKNOWN_SCOPE", "nobody")
             return ACME
 
         return defer.ensureDeferred(self.intake.take(body, encoding, tenant_of))
@@ -98,7 +122,7 @@ def test_small_bodies_need_no_thread() -> None:
     assert result_of(f.take(body(3))) == Taken(3)
     assert result_of(f.take(gzip.compress(body(3)), "gzip")) == Taken(3)
     assert [json.loads(line)["developer"] for line in f.lines()] == ["d-k"] * 6
-    assert f.thread.jobs == []
+    assert (f.thread.jobs, f.asked) == ([], 2)
 
 
 @pytest.mark.parametrize("encoding", [None, "gzip"])
@@ -119,20 +143,24 @@ def test_large_bodies_go_to_a_thread(encoding: str | None) -> None:
 @pytest.mark.parametrize("encoding", [None, "gzip"])
 def test_limits_beyond_what_is_large(encoding: str | None) -> None:
     """A large body that breaks a limit is refused, with that limit named."""
-    f = Fixture(replace(LIMITS, max_body_bytes=INLINE_BYTES * 2, max_decompressed_bytes=INLINE_BYTES * 2))
-    huge = body(1, INLINE_BYTES * 3)
+    most = plain.MOST_BYTES + 1
+    f = Fixture(replace(LIMITS, max_body_bytes=most, max_decompressed_bytes=most))
+    huge = body(1, most)
     taken = f.take(gzip.compress(huge) if encoding else huge, encoding)
     f.thread.step()
-    with pytest.raises(Rejected, match=str(INLINE_BYTES * 2)):
+    with pytest.raises(Rejected, match=str(most)):
         result_of(taken)
 
 
 def test_small_limits() -> None:
     """With limits below what is large, nothing is tried twice."""
-    f = Fixture(Limits(100, 100, 1))
-    with pytest.raises(Rejected, match=r"larger than 100 bytes \(max_body_bytes\)"):
-        result_of(f.take(body(2)))
-    assert f.thread.jobs == []
+    for most in (100, INLINE_BYTES, plain.MOST_BYTES):
+        f = Fixture(Limits(most, most, 1))
+        with pytest.raises(Rejected, match=rf"larger than {most} bytes \(max_body_bytes\)"):
+            result_of(f.take(body(1, most)))
+        with pytest.raises(Rejected, match=rf"larger than {most} bytes when decompressed"):
+            result_of(f.take(gzip.compress(body(1, most))[:most], "gzip"))
+        assert f.thread.jobs == []
 
 
 def test_records_of_this_process() -> None:
@@ -235,3 +263,116 @@ def test_one_careful_body_at_a_time() -> None:
     while f.thread.jobs:
         f.thread.step()
     assert [result_of(first), result_of(second)] == [Taken(1), Taken(1)]
+
+
+def finish(f: Fixture) -> int:
+    """Do all that a thread has to do; says how many steps that was."""
+    steps = 0
+    while f.thread.jobs:
+        f.thread.step()
+        steps += 1
+    return steps
+
+
+LARGE = body(1000, 1000)
+MEMBERS = b"".join(map(gzip.compress, [LARGE[:300], LARGE[300:], *[b""] * 4000]))
+HEX = b'{"records":[{"client_received_start_timestamp":1,"x":"%b"}]}' % Random(1).randbytes(700_000).hex().encode()
+NESTED = b"},".join([b'{"client_received_start_timestamp":1,"x":{}'] * 2001)
+
+
+@pytest.mark.parametrize(
+    ("sent", "encoding", "steps"),
+    [
+        (LARGE, None, 0),
+        (gzip.compress(LARGE), "gzip", 0),
+        (body(2000, 900), None, 0),
+        (LARGE.replace(b'"x"', b'"organization":"acme","x"'), None, 3),
+        (LARGE.replace(b'"x"', b'"\\ud800"'), None, 3),
+        (body(1, plain.MOST_BYTES), None, 3),
+        (gzip.compress(body(1, plain.MOST_BYTES)), "gzip", 3),
+        (body(2001, INLINE_BYTES // 1000), None, 3),
+        (body(2001), None, 0),
+        (b'{"records":[%b}]}' % NESTED, None, 0),
+        (MEMBERS, "gzip", 3),
+        (b"".join(map(gzip.compress, [LARGE[:300], LARGE[300:]])), "gzip", 0),
+        (gzip.compress(HEX), "gzip", 3),
+        (HEX, None, 0),
+        (b'{"records":[{"client_received_start_timestamp":1,"x":"\\ud800"}]}', None, 3),
+    ],
+    ids=[
+        *("large", "large, gzip'd", "as many as may be", "with members that are written", "with a lone surrogate"),
+        *("too large", "too large once unpacked", "many and large", "many, but small", "many, small and nested"),
+        *("many gzip members", "two gzip members", "large as gzip", "the same, not gzip'd", "small and odd"),
+    ],
+)
+def test_plain_bodies_are_taken_where_they_are(sent: bytes, encoding: str | None, steps: int) -> None:
+    """Up to a size, where there is a catalog; what is not plain, or may take long, goes to a thread. All are taken."""
+    f, elsewhere = Fixture(catalog=Catalog()), Fixture(catalog=None)
+    taken = f.take(sent, encoding)
+    at_once = f.intake.batch_at_once(sent, encoding or "", ACME, Catalog())
+    assert (finish(f), at_once is not None) == (steps, not steps)
+    assert elsewhere.take(sent, encoding).called is (finish(elsewhere) == 0)
+    (batch,), (other,) = f.kept.batches, elsewhere.kept.batches
+    assert (result_of(taken).accepted, batch.count) == (other.count, other.count)
+    assert at_once is None or at_once.lines == batch.lines
+    sizes = [line.count(b'"x":') for line in bytes(batch.lines).splitlines()]
+    assert sizes == [line.count(b'"x":') for line in bytes(other.lines).splitlines()]
+
+
+BAD = b'{"client_received_start_timestamp":9,"client_received_end_timestamp":1}'
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+def test_bad_records_among_plain_ones(size: int) -> None:
+    """They refuse the batch, with their index, or are set aside; as when nothing is taken in one pass."""
+    good = body(1000, size)
+    sent = good[:-2] + b"," + BAD + b"," + good[12:]
+    f = Fixture(catalog=Catalog())
+    taken = f.take(sent)
+    assert (finish(f) > 0) is (len(sent) > INLINE_BYTES)
+    with pytest.raises(Rejected, match=r"end_timestamp \(record 1000\)"):
+        result_of(taken)
+    assert f.kept.batches == []
+    f = Fixture(catalog=Catalog(), sets_aside=True)
+    taken = f.take(sent)
+    assert finish(f) > 0
+    assert result_of(taken) == Taken(2000, 1)
+    assert [(each.count, each.aside_count) for each in f.kept.batches] == [(2000, 1)]
+    assert result_of(f.take(good)) == Taken(1000, 0)
+
+
+@pytest.mark.parametrize("catalog", [None, Catalog()], ids=["no catalog", "a catalog"])
+def test_the_order_of_refusals(catalog: Catalog | None) -> None:
+    """Coding, size, JSON, how many records, whose they are, the records: what is wrong first is told."""
+    unknown = b'{"organization":"nobody","records":[%b]}'
+    small = Limits(30_000, 30_000, 2)
+    for sent, encoding, reason in (
+        (unknown % BAD, "br", "content encoding"),
+        (unknown % b",".join([BAD] * 1000), None, "max_body_bytes"),
+        (unknown % b",".join([BAD] * 3), None, "more than 2 records"),
+        (unknown % (BAD + b","), None, "Not a valid JSON"),
+        (unknown % BAD, None, "nobody"),
+        (unknown.replace(b"nobody", b"acme") % BAD, None, "record 0"),
+    ):
+        f = Fixture(small, catalog)
+        taken = f.take(sent, encoding)
+        finish(f)
+        with pytest.raises(Rejected, match=reason):
+            result_of(taken)
+        assert f.kept.batches == []
+
+
+def test_a_catalog_that_comes_while_the_tenant_is_looked_up() -> None:
+    """Developers are those of the catalog that counts once the tenant is known; without one they are asked for."""
+    for before, after, developer in ((Catalog(), None, "d-k"), (Catalog(), Catalog(), ""), (None, Catalog(), "")):
+        f = Fixture(catalog=before)
+        looked_up: defer.Deferred[Tenant] = defer.Deferred()
+
+        async def tenant_of(_: Document, waits: "defer.Deferred[Tenant]" = looked_up) -> Tenant:
+            return ACME if waits.called else await waits
+
+        taken = defer.ensureDeferred(f.intake.take(body(2), None, tenant_of))
+        f.directory.catalog = after
+        looked_up.callback(ACME)
+        assert result_of(taken) == Taken(2)
+        assert [json.loads(line)["developer"] for line in f.lines()] == [developer] * 2

@@ -15,8 +15,9 @@ from msgspec import UNSET
 
 from axcollector.core import jsontext
 from axcollector.core.model import NO_DEVELOPER, Batch, DeveloperInfo, Tenant
-from axcollector.core.payload import JSONText, NeedsCare
+from axcollector.core.payload import JSONText
 from axcollector.core.records import CHUNK_RECORDS, Fields, Records, Rules
+from axcollector.core.unpacking import NeedsCare
 
 _DEVELOPER_KEYS: Final = ("api_product", "developer_app", "developer_email", "developer")
 

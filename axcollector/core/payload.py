@@ -13,7 +13,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from axcollector.core import jsontext
 from axcollector.core.errors import Rejected
-from axcollector.core.unpacking import Limits, payload_too_large, unpack
+from axcollector.core.unpacking import Limits, NeedsCare, payload_too_large, unpack
 
 JSONText = bytes | Raw
 """One JSON value as it was sent; both kinds are buffers."""
@@ -30,10 +30,6 @@ _COUNTED_BYTES: Final = 1 << 22
 """So much is looked at in one call, which holds the interpreter."""
 _SCANNED_BYTES: Final = 1 << 20
 """Likewise, by a call that takes some nanoseconds for each thing it finds."""
-
-
-class NeedsCare(Exception):
-    """The body or a record is one of the rare ones that take long; raised where the caller would not wait for them."""
 
 
 class Document(Protocol):
@@ -144,7 +140,7 @@ def parse(text: bytes, max_records: int, *, careful: bool = True) -> Payload:
         raise _bad_json()
     records: list[JSONText] | Rejected
     try:
-        if len(text) > _MANY_VALUES and _commas(text) > _MANY_VALUES:
+        if has_many_values(text):
             if not careful:
                 raise NeedsCare
             _check_count(text, max_records)
@@ -164,6 +160,11 @@ def parse(text: bytes, max_records: int, *, careful: bool = True) -> Payload:
     if isinstance(records, Rejected):
         return Payload(organization, environment, records)
     return Payload(organization, environment, _in_lines(text, records) if records else _no_records())
+
+
+def has_many_values(text: bytes) -> bool:
+    """Whether the records of a body are to be counted before anything is made of them."""
+    return len(text) > _MANY_VALUES and _commas(text) > _MANY_VALUES
 
 
 def _in_lines(text: bytes, records: list[JSONText]) -> list[JSONText]:

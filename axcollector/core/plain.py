@@ -17,7 +17,7 @@ from msgspec import UNSET, Raw, UnsetType
 from axcollector.core import jsontext
 from axcollector.core.catalog import Catalog
 from axcollector.core.model import Batch, Tenant
-from axcollector.core.payload import MAX_DEPTH
+from axcollector.core.payload import MAX_DEPTH, has_many_values
 from axcollector.core.records import Rules, bounds
 from axcollector.core.tails import Tails
 
@@ -25,6 +25,14 @@ MOST_BYTES: Final = 1 << 21
 """A larger body is nothing to be taken apart in one go; one of this size takes some milliseconds."""
 MOST_RECORDS: Final = 2000
 """Likewise."""
+_QUICK_BYTES: Final = 1 << 18
+"""No body of this size takes long, whatever it holds."""
+_SAMPLED: Final = 31
+"""Every so many bytes one is looked at; the name of a record's start has as many."""
+_DIGITS_ALIKE: Final = bytes.maketrans(b"123456789", b"000000000")
+_SAMPLES: Final = 12
+_MANY_DIGITS: Final = b"0" * (_SAMPLED * (_SAMPLES - 1))
+"""A number that has `_SAMPLES` samples has at least as many digits as this."""
 
 
 class _Record(msgspec.Struct, gc=False):
@@ -105,11 +113,9 @@ def _are_of_these_days(records: Sequence[_Record], rules: Rules, now: float) -> 
 def parse(text: bytes, most_records: int = MOST_RECORDS) -> PlainBody | None:
     """A body taken apart; None: it is not plain, or has none or too many records, or is no JSON."""
     most = min(most_records, MOST_RECORDS)
-    bare = text.replace(b"}", b"", most + 2)  # no more than tells that there are too many, here and below
+    bare = text.replace(b"}", b"", most + 2)  # a body of nothing but braces would take ten times as long
     count = len(text) - len(bare) - 1
-    if not 0 < count <= most:
-        return None
-    if _is_broken(text):
+    if not 0 < count <= most or _is_broken(text) or _may_take_long(text):
         return None
     try:
         body = _decoder.decode(text)
@@ -133,6 +139,20 @@ def _may_be_deep(text: bytes, pieces: Sequence[bytes]) -> bool:
     most = MAX_DEPTH - 2  # the body's brace, and a record's
     opened = len(text) - len(text.replace(b"[", b"", most + 1))
     return opened > most and any(piece.count(b"[") >= most for piece in pieces)
+
+
+def _may_take_long(text: bytes) -> bool:
+    """Whether there may be so many values that they are counted first, or numbers that take long to be read.
+
+    A number of 4000 digits takes ten times as long as ten of 400 do, which have twelve samples each. Those of several
+    records are no such run: the name of its start, which each record has, parts them.
+    """
+    if len(text) <= _QUICK_BYTES:
+        return False
+    sampled = text[::_SAMPLED].translate(_DIGITS_ALIKE)
+    if _MANY_DIGITS[:_SAMPLES] in sampled and _MANY_DIGITS in text.translate(_DIGITS_ALIKE):
+        return True
+    return has_many_values(text)
 
 
 def _present(text: Raw | UnsetType) -> bytes | None:

@@ -16,7 +16,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from axcollector.core import jsontext
 from axcollector.core.errors import Rejected
-from axcollector.core.payload import JSONText, NeedsCare
+from axcollector.core.payload import JSONText
+from axcollector.core.unpacking import NeedsCare
 
 _START: Final = "client_received_start_timestamp"
 _END: Final = "client_received_end_timestamp"

@@ -15,6 +15,12 @@ _GZIP_SLICE_BYTES: Final = 1 << 13
 half a million members."""
 _GZIP_AT_ONCE_BYTES: Final = 1 << 19
 """A body of this size is mostly one member, as nearly all are, and taken as that first."""
+_MEMBERS_AT_ONCE_BYTES: Final = 1 << 16
+"""A body of several members takes a hundred times as long as one of one, if each holds nothing."""
+
+
+class NeedsCare(Exception):
+    """The body or a record is one of the rare ones that take long; raised where the caller would not wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +75,21 @@ def too_large(limits: Limits) -> Rejected:
     return payload_too_large(f"The body is larger than {limits.max_body_bytes} bytes (max_body_bytes)")
 
 
-def unpack(body: bytes, content_encoding: str | None, limits: Limits) -> bytes:
+def unpack(body: bytes, content_encoding: str | None, limits: Limits, *, careful: bool = True) -> bytes:
     """The text of a body, with its coding undone.
 
     Raises:
+        NeedsCare: It is gzip'd, and so large or so made that this may take long, and `careful` is false.
         Rejected: The coding is another, the body is too large, or it does not gunzip whole.
     """
     gzipped = is_gzip(content_encoding)
     if len(body) > limits.max_body_bytes:
         raise too_large(limits)
-    return _gunzip(_unwrap_buffer(body), limits.max_decompressed_bytes) if gzipped else body
+    if not gzipped:
+        return body
+    if not careful and len(body) > _GZIP_AT_ONCE_BYTES:
+        raise NeedsCare
+    return _gunzip(_unwrap_buffer(body), limits.max_decompressed_bytes, careful=careful)
 
 
 def payload_too_large(reason: str) -> Rejected:
@@ -111,7 +122,7 @@ def _unwrap_buffer(body: bytes) -> bytes:
         raise _bad_gzip() from exc
 
 
-def _gunzip(body: bytes, limit: int) -> bytes:
+def _gunzip(body: bytes, limit: int, *, careful: bool) -> bytes:
     """All members of `body`, whole and nothing after them, of at most `limit` bytes."""
     if len(body) > _GZIP_AT_ONCE_BYTES:
         return _gunzip_in_slices(body, limit)
@@ -124,7 +135,11 @@ def _gunzip(body: bytes, limit: int) -> bytes:
         raise _too_large_decompressed(limit)
     if not reader.eof:
         raise _bad_gzip()
-    return _gunzip_in_slices(body, limit) if reader.unused_data else text
+    if not reader.unused_data:
+        return text
+    if not careful and len(body) > _MEMBERS_AT_ONCE_BYTES:
+        raise NeedsCare
+    return _gunzip_in_slices(body, limit)
 
 
 def _gunzip_in_slices(body: bytes, limit: int) -> bytes:

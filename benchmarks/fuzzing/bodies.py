@@ -1,9 +1,10 @@
-"""Target `payload`: what becomes of a body is what `tests/ingest_oracle.py` says, at once and carefully."""
+"""Target `payload`: what becomes of a body, on each of the ways there are, is what `tests/ingest_oracle.py` says."""
 
 from benchmarks.fuzzing.target import Target
 from tests.ingest_oracle import check_body
 
 _START = b'"client_received_start_timestamp":'
+_PLAIN = b'{"client_received_start_timestamp":1,"client_id":"key-1","x":[[1],"\\u007b"]}'
 _RECORDS = (
     b'{"client_received_start_timestamp":1}',
     b'{"client_received_start_timestamp":2,"client_received_end_timestamp":3,"client_id":"key-1","a":[1,{"b":null}]}',
@@ -25,6 +26,9 @@ PAYLOAD = Target(
         b'{"a":' + b"[" * 199 + b"]" * 199 + b',"records":[{"client_received_start_timestamp":1}]}',
         b'{"records":[{"client_received_start_timestamp":1,"a":' + b'{"b":' * 197 + b"0" + b"}" * 197 + b"}]}",
         b'{"records":[1,2,3,4,5,6,7,8,9]}',
+        b'{"x":[],"records":[' + b" , ".join([_PLAIN] * 3) + b'],"organization":"o","environment":["}"]}',
+        b'{"records":[' + _PLAIN + b'],"records":[' + _PLAIN + b'],"x":"}{"}',
+        b'{"organization":"' + b"o" * 2100 + b'","records":[{"client_received_start_timestamp":1}]}',
         b'{"records":null}',
         b"[]",
     ),
