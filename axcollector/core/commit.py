@@ -4,7 +4,8 @@ While one write is under way, arrivals gather; when it has settled they go toget
 much the same whoever goes with it, and on a fast disk what it costs is processor time. So the next one waits for the
 rest of those who went together lately, who are likely to be back at once, but begins `PACE_SECONDS` behind the last
 at the latest. Where one client sends, nobody is waited for; where writes take longer than that, neither.
-Below the limits nobody waits for more than two writes and that pause: the one under way and the one that takes him.
+While less than `_MOST_BYTES` wait, nobody waits for more than two writes and that pause: the one under way and the one
+that takes him.
 """
 
 from collections.abc import Sequence
