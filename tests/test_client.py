@@ -406,11 +406,13 @@ async def test_a_buffer_is_stopped_while_no_answer_comes(tmp_path: Path) -> None
         await until(lambda: len(stand.servers[0].requests) == 3)
         stopped = buffer.stopService()
         stand.clock.advance(2.5)
+        await until(lambda: stopped.called or stand.clock.advance(0.001))  # writes wait for each other
         await stopped
         assert (buffer.counts.accepted, buffer.counts.dropped) == (30, {})
         assert stand.client.spooled is not None
         assert stand.client.spooled.bytes > 0
         slow = stand.client.submit("other", [GOOD])
+        await until(lambda: slow.called or stand.clock.advance(0.001))
         assert await slow == 1
 
 
