@@ -21,7 +21,7 @@ class Plan:
     records_per_second: float = 1_000_000
     record_bytes: float = 820
     stored_bytes: float = 200
-    cpu_seconds_per_million: float = 8
+    cpu_seconds_per_million: float = 5
     load: float = 0.5
     cores_per_machine: float = 8
     zones: float = 3

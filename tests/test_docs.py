@@ -227,3 +227,13 @@ def test_the_tutorial(shell: Shell) -> None:
     assert shell.interrupt() in {0, -signal.SIGINT}
     shell.run(last.text)
     assert not (shell.directory / "tutorial").exists()
+
+
+def test_one_last_table() -> None:
+    """The README of the benchmarks and the page on performance show the same table of the same commit."""
+    readme, page = ((ROOT / path).read_text() for path in ("benchmarks/README.md", "docs/performance.rst"))
+    table = re.compile(r"^ +records/req  coding   pack .*\n(?: +\d.*\n)+", re.MULTILINE)
+    (shown,) = table.findall(page)
+    assert table.findall(readme) == [shown]
+    (commit,) = re.findall(r"``python -m benchmarks.ingest``, (\S+, commit \w+):", page)
+    assert f"The last table, of {commit} " in readme
