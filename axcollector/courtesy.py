@@ -56,15 +56,15 @@ class Courtesy:
         self.go_on()
         return _SLEEP * worked if took > _CONTENDED * worked else 0.0
 
-    def hurry(self) -> None:
-        """Others wait for it from now on: it sleeps no more. May be called in any thread."""
-        self._hurries = True
-
     def step_back(self) -> None:
         """The same, and sleep."""
         if seconds := self.due():
             self._sleep(seconds)
             self.go_on()
+
+    def hurry(self) -> None:
+        """Others wait for it from now on: it sleeps no more. May be called in any thread."""
+        self._hurries = True
 
 
 class Haste(Courtesy):

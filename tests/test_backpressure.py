@@ -1,4 +1,4 @@
-"""Backpressure: beyond the limits a batch is refused at once, below them nobody waits for more than two commits."""
+"""Backpressure: beyond the limits a batch is refused at once, below them nobody waits long."""
 
 import gc
 import gzip

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from axcollector import __version__
-from axcollector.cli import main
 from axcollector.cli.scope import curl_line
 from axcollector.core.model import DeveloperInfo
 from axcollector.registry import Registry
+from tests.commands import run
 
 Capture = pytest.CaptureFixture[str]
 
@@ -25,15 +25,6 @@ COMMANDS = (
     *("scope", "key", "token", "import", "export", "signer-token", "quarantine"),
     *("check-config", "status", "ls", "cat", "verify", "retry", "drain", "send", "demo", "completion"),
 )
-
-
-def run(*argv: str) -> int:
-    """The exit status of a call."""
-    try:
-        main(argv)
-    except SystemExit as exc:
-        return int(exc.code or 0)
-    return 0
 
 
 @pytest.fixture

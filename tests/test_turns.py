@@ -16,7 +16,7 @@ def entry(tenant: str, start: int) -> Entry:
 
 def take(turns: Turns, count: int, *skip: str) -> list[Entry]:
     """The next ones."""
-    with contextlib.closing(turns.taking(set(skip))) as entries:  # type: ignore[type-var]
+    with contextlib.closing(turns.taking(set(skip))) as entries:  # type: ignore[type-var]  # typed as an iterator, is a generator
         return list(itertools.islice(entries, count))
 
 

@@ -146,8 +146,8 @@ def parse(text: bytes, max_records: int, *, careful: bool = True) -> Payload:
             _check_count(text, max_records)
         body = _body.decode(text)
         records = [*body.records]
-        organization = None if body.organization is UNSET else _present(body.organization)
-        environment = None if body.environment is UNSET else _present(body.environment)
+        organization = None if body.organization is UNSET else present(body.organization)
+        environment = None if body.environment is UNSET else present(body.environment)
     except (msgspec.DecodeError, RecursionError):
         if not careful:
             raise NeedsCare from None
@@ -178,7 +178,8 @@ def _no_records() -> Rejected:
     return Rejected("NO_RECORDS", "No analytics records in the payload")
 
 
-def _present(text: Raw | UnsetType) -> bytes | None:
+def present(text: Raw | UnsetType) -> bytes | None:
+    """The text of a member that may be absent."""
     return None if isinstance(text, UnsetType) else bytes(text)
 
 
@@ -189,7 +190,7 @@ def _parse_carefully(text: bytes, max_records: int) -> tuple[bytes | None, bytes
         body = _any_body.decode(masked)
     except (msgspec.DecodeError, RecursionError) as exc:
         raise _bad_json() from exc
-    organization, environment, records = map(_present, (body.organization, body.environment, body.records))
+    organization, environment, records = map(present, (body.organization, body.environment, body.records))
     if masked != text:  # what was masked is to be kept as it was sent
         values = {member.key: member.value for member in jsontext.members(text)}
         organization, environment, records = map(values.get, ("organization", "environment", "records"))

@@ -17,7 +17,7 @@ from msgspec import UNSET, Raw, UnsetType
 from axcollector.core import jsontext
 from axcollector.core.catalog import Catalog
 from axcollector.core.model import Batch, Tenant
-from axcollector.core.payload import MAX_DEPTH, has_many_values
+from axcollector.core.payload import MAX_DEPTH, has_many_values, present
 from axcollector.core.records import Rules, bounds
 from axcollector.core.tails import Tails
 
@@ -126,7 +126,7 @@ def parse(text: bytes, most_records: int = MOST_RECORDS) -> PlainBody | None:
         return None
     last = text[text.rindex(b"{") + 1 : text.rindex(b"}", 0, text.rindex(b"}"))]
     texts = [*pieces[2:-1], last + b","]
-    return PlainBody(_present(body.organization), _present(body.environment), body.records, texts)
+    return PlainBody(present(body.organization), present(body.environment), body.records, texts)
 
 
 def _is_broken(text: bytes) -> bool:
@@ -153,7 +153,3 @@ def _may_take_long(text: bytes) -> bool:
     if _MANY_DIGITS[:_SAMPLES] in sampled and _MANY_DIGITS in text.translate(_DIGITS_ALIKE):
         return True
     return has_many_values(text)
-
-
-def _present(text: Raw | UnsetType) -> bytes | None:
-    return None if isinstance(text, UnsetType) else bytes(text)
