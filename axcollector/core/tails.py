@@ -13,7 +13,7 @@ from axcollector.core.enrichment import members_of
 from axcollector.core.model import NO_DEVELOPER, Tenant
 
 MOST_KEPT: Final = 32_768
-"""So many are kept, of all tenants together: 9 MB where names are short; when they are more, all are forgotten, in 2 ms."""
+"""So many are kept, of all tenants together: 9 MB where names are short; of more, all are forgotten, in 2 ms."""
 
 
 class Tails:
