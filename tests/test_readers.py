@@ -62,7 +62,8 @@ def test_duckdb(store: Path) -> None:
     """DuckDB reads it in one query, with date and time as partitions."""
     query = f"""
         SELECT count(*), sum(id), min(path), any_value("date"), any_value("time")
-        FROM read_json('{store}/*/*/*/*.txt.gz', format = 'newline_delimited', hive_partitioning = true)
+        FROM read_json('{store}/*/*/*/*.txt.gz', format = 'newline_delimited',
+                       hive_types = {{'date': DATE, 'time': VARCHAR}})
     """
     count, total, path, date, time = duckdb.connect().execute(query).fetchone()
     assert (count, total, path) == (3000, sum(range(3000)), "/ü/0")

@@ -1,10 +1,11 @@
 """Past one machine: the arithmetic of docs/scale.rst, and its queries over what a real pipeline has delivered."""
 
+import gzip
 import json
 import re
 import textwrap
 from dataclasses import fields, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import duckdb
@@ -85,6 +86,20 @@ def test_a_zone_may_be_lost(records: int, zones: int) -> None:
     assert of.machines - a_zone >= of.needed_machines > (a_zone - 1) * (zones - 1)
 
 
+@pytest.mark.parametrize("time", ["18-04-15", "00-00-00", "23-59-59"])
+def test_a_time_that_could_be_a_day(tmp_path: Path, time: str) -> None:
+    """Where every interval's time is like 18-04-15, the query still gives times, not days of the year 18."""
+    partition = tmp_path / "store" / "acme~prod" / "date=2026-11-24" / f"time={time}"
+    partition.mkdir(parents=True)
+    with gzip.open(partition / "one.txt.gz", "wt") as lines:
+        lines.write('{"id":1,"organization":"acme"}\n')
+    first, copied = (query.replace("store/", f"{tmp_path}/store/") for query in QUERIES)
+    assert duckdb.connect().execute(first).fetchall() == [(date(2026, 11, 24), time, "acme", 1)]
+    copy = tmp_path / "day.parquet"
+    duckdb.connect().execute(copied.replace("date=2016", "date=2026").replace("day.parquet", str(copy)))
+    assert duckdb.connect().execute(f"SELECT date, time FROM '{copy}'").fetchall() == [(date(2026, 11, 24), time)]
+
+
 @pytest_twisted.ensureDeferred
 async def test_duckdb_reads_what_was_delivered(tmp_path: Path) -> None:
     """One query over tenants and intervals, by partition; each record is there once, in the interval that took it."""
@@ -105,17 +120,17 @@ async def test_duckdb_reads_what_was_delivered(tmp_path: Path) -> None:
     rows = connection.execute(first).fetchall()
     assert sum(count for *_, count in rows) == len(sent) == 60
     assert {organization for _, _, organization, _ in rows} == {"acme", "zoo"}
-    days = {date.isoformat() for date, *_ in rows}
-    starts = [f"{date} {time}" for date, time, *_ in rows]
+    days = {day.isoformat() for day, *_ in rows}
+    starts = [f"{day} {time}" for day, time, *_ in rows]
     assert len(set(starts)) >= 2
     source = re.search(r"read_json\(.*?\)\n", first, re.DOTALL)
     assert source is not None
-    for ident, date, time in connection.execute(f"SELECT id, date, time FROM {source[0]}").fetchall():
-        start = datetime.strptime(f"{date} {time}", "%Y-%m-%d %H-%M-%S").replace(tzinfo=UTC).timestamp()
+    for ident, day, time in connection.execute(f"SELECT id, date, time FROM {source[0]}").fetchall():
+        start = datetime.strptime(f"{day} {time}", "%Y-%m-%d %H-%M-%S").replace(tzinfo=UTC).timestamp()
         assert start <= sent[ident]
-    date, time = rows[0][:2]
-    found = connection.execute(f"SELECT count(*) FROM {source[0]} WHERE date = ? AND time = ?", [date, time]).fetchone()
-    assert found == (sum(count for *key, _, count in rows if key == [date, time]),)
+    partition = rows[0][:2]
+    found = connection.execute(f"SELECT count(*) FROM {source[0]} WHERE date = ? AND time = ?", partition).fetchone()
+    assert found == (sum(count for *key, _, count in rows if tuple(key) == partition),)
     copies = 0
     for day in days:
         query = copied.replace("date=2016-11-24", f"date={day}").replace("day.parquet", f"{tmp_path}/{day}.parquet")
