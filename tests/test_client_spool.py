@@ -136,6 +136,7 @@ def test_killed(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "first", target)
     target.failing[""] = AWAY
     submitting = [defer.ensureDeferred(bench.spool.submit(scope, numbered(range(3)))) for scope in "ab"]
+    bench.reactor.advance(1)  # so long the first write takes: the second follows at once, into the same journal
     assert bench.reactor.wait(defer.gatherResults(submitting)) == [3, 3]  # in one journal
     target.failing = {"a": AWAY}
     bench.reactor.turn_until(lambda: len(target.taken.get("b", [])) == 3)
@@ -231,6 +232,7 @@ def test_notes_end_where_the_disk_is_full(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.target.failing[""] = AWAY
     submitting = [defer.ensureDeferred(bench.spool.submit(scope, numbered(range(3)))) for scope in "ab"]
+    bench.reactor.advance(1)  # so long the first write takes: the second follows at once, into the same journal
     bench.reactor.wait(defer.gatherResults(submitting))
     bench.stop()
     disk = DiskThatFills()
@@ -297,6 +299,7 @@ def test_a_damaged_journal(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.target.failing[""] = AWAY
     submitting = [defer.ensureDeferred(bench.spool.submit(scope, numbered(range(3)))) for scope in "ab"]
+    bench.reactor.advance(1)  # so long the first write takes: the second follows at once, into the same journal
     bench.reactor.wait(defer.gatherResults(submitting))
     bench.stop()
     (journal,) = tmp_path.rglob("*.journal")

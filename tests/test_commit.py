@@ -104,6 +104,32 @@ def test_clients_in_step_wait_until_all_are_back(clients: int) -> None:
     assert group.pause(5.0015 + PACE_SECONDS + 1e-9) == 0.0
 
 
+@pytest.mark.parametrize("late", [1, 4, 8])
+def test_two_halves_become_one(late: int) -> None:
+    """Who gathers beside a write waits, once that has settled, for those whose write it was; then all go together."""
+    group: GroupCommit[int] = GroupCommit(1000, 100 * MIB)
+    add(group, 8)
+    group.take(5.0)
+    add(group, late)
+    group.settled(5.0003)
+    assert group.pause(5.0003) > 0
+    add(group, 7)
+    assert group.pause(5.0004) > 0
+    add(group, 1)
+    assert group.pause(5.0005) == 0.0
+    assert len(group.take(5.0005)) == late + 8
+
+
+def test_a_write_that_took_long_waits_for_nobody() -> None:
+    """Whoever gathers beside it goes at once when it has settled, without those who were written."""
+    group: GroupCommit[int] = GroupCommit(1000, 100 * MIB)
+    add(group, 8)
+    group.take(5.0)
+    add(group, 3)
+    group.settled(5.0 + PACE_SECONDS + 1e-9)
+    assert group.pause(5.0 + PACE_SECONDS + 1e-9) == 0.0
+
+
 def test_who_has_gone_is_forgotten() -> None:
     """One of a hundred who went together goes on alone: within some writes he waits for nobody any more."""
     group = written(100, 0.0)

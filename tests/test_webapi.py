@@ -20,7 +20,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from axcollector.access import Access, Tokens
-from axcollector.core.commit import GroupCommit
+from axcollector.core.commit import PACE_SECONDS, GroupCommit
 from axcollector.core.errors import LookupFailed, NotReady, Rejected
 from axcollector.core.frames import FrameReader
 from axcollector.core.layout import JournalName, Stage
@@ -701,6 +701,7 @@ def test_waiting_batches(tmp_path: Path) -> None:
     reason = "3 batches wait to be written already (buffer_channel_size)"
     assert json.loads(refused.body) == error("OVERLOADED", reason)
     assert [checked(connection) for connection in waiting] == [[], [], []]
+    stand.clock.advance(PACE_SECONDS)  # the write takes longer than others would be waited for
     while writer.jobs:
         writer.step()
     assert [[a.status for a in checked(connection)] for connection in waiting] == [[200], [200], [200]]
@@ -716,6 +717,7 @@ def test_hang_up_while_a_commit_runs(tmp_path: Path) -> None:
         connection.send(request("POST", "/analytics/s1", batch({**RECORD, "n": number}), (JSON,)))
     connections[0].hang_up()
     connections[1].hang_up()
+    stand.clock.advance(PACE_SECONDS)  # the write takes longer than others would be waited for
     while writer.jobs:
         writer.step()
     assert [answer.status for answer in checked(connections[2])] == [200]

@@ -2,8 +2,10 @@
 
 While one write is under way, arrivals gather; when it has settled they go together as the next group. A write costs
 much the same whoever goes with it, and on a fast disk what it costs is processor time. So the next one waits for the
-rest of those who went together lately, who are likely to be back at once, but begins `PACE_SECONDS` behind the last
-at the latest. Where one client sends, nobody is waited for; where writes take longer than that, neither.
+rest of those who went lately, with one write or gathering behind it, who are likely to be back at once, but begins
+`PACE_SECONDS` behind the last at the latest. (Were only those expected who went *together*, clients would stay in two
+halves, one gathering while the other is written.) Where one client sends, nobody is waited for; where writes take
+longer than that, neither.
 While less than `_MOST_BYTES` wait, nobody waits for more than two writes and that pause: the one under way and the one
 that takes him.
 """
@@ -18,7 +20,7 @@ from axcollector.core.model import Batch
 
 PACE_SECONDS: Final = 0.002
 _FORGETTING: Final = 0.9
-"""Of so many as went together at most, so many are expected one write later."""
+"""Of so many as were there at most, so many are expected one write later."""
 _ENOUGH_BYTES: Final = 1 << 18
 """A group of so many bytes is worth a write, whoever else may come: the write costs no more than they do. So is one
 that leaves no room for others."""
@@ -119,6 +121,7 @@ class GroupCommit(Generic[W]):
     def settled(self, now: float) -> Sequence[Entry[W]]:
         """The group whose write has ended, well or badly; the next may be taken."""
         group, self._writing = self._writing, ()
+        self._expected = max(self._expected, len(group) + len(self._gathered))
         self._most_bytes = _MOST_BYTES * max(1.0, (now - self._taken_at) / _LONG_SECONDS)
         self._bytes -= sum([entry.batch.size_bytes for entry in group])
         return group
