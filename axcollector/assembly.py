@@ -1,6 +1,5 @@
 """A collector and its doors, put together for a process of its own: in one process, or as the parent of workers."""
 
-import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from axcollector.premises import Premises
 from axcollector.reloading import Live
 from axcollector.services import InOrder, WorkThread
 from axcollector.tls import Certificates
+from axcollector.workers.cores import available
 from axcollector.workers.crew import Workers
 from axcollector.workers.inheritance import OF_WORKERS, worker_count
 
@@ -102,7 +102,7 @@ def assemble(reactor: Any, config: Config) -> Whole:  # noqa: ANN401 - as above
     Raises:
         ConfigError: An endpoint cannot be made, or the admin token not be read.
     """
-    count = worker_count(config.workers, len(os.sched_getaffinity(0)))
+    count = worker_count(config.workers, len(available()))
     return _in_processes(reactor, config, count) if count > 1 else _in_one(reactor, replace(config, workers=1))
 
 

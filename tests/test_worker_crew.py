@@ -85,6 +85,7 @@ class FakeReactor(Clock):
         self.started: list[FakeProcess] = []
         self.when_running: list[Callable[[], object]] = []
         self.failure: OSError | None = None
+        self.cores: list[set[int]] = []
         self.advance(1_480_000_000)
 
     def callWhenRunning(self, function: Callable[[], object]) -> None:
@@ -96,6 +97,7 @@ class FakeReactor(Clock):
         if self.failure is not None:
             raise self.failure
         assert args[0] == executable
+        self.cores.append(os.sched_getaffinity(0))
         self.started.append(FakeProcess(protocol, childFDs))
 
     def run(self) -> None:
@@ -154,6 +156,23 @@ def test_open_journals_are_finished(tmp_path: Path) -> None:
 def journal(worker: int) -> JournalName:
     """One that a worker has written."""
     return JournalName(Interval(10, 20), "id", 3, worker, 0)
+
+
+def test_each_has_a_core_where_there_are_as_many(tmp_path: Path) -> None:
+    """Its successor has the same one; with one worker more than cores, all may run everywhere."""
+    everywhere = os.sched_getaffinity(0)
+    count = max(2, len(everywhere))
+    own = [{core} for core in sorted(everywhere)] if len(everywhere) > 1 else [everywhere] * 2
+    f = Fixture(tmp_path / "as many", count).begin()
+    assert f.reactor.cores == own
+    f.started[1].ends(1)
+    f.reactor.advance(60)
+    assert f.reactor.cores == [*own, own[1]]
+    f.end()
+    f = Fixture(tmp_path / "more", count + 1).begin()
+    assert f.reactor.cores == [everywhere] * (count + 1)
+    f.end()
+    assert os.sched_getaffinity(0) == everywhere
 
 
 def test_each_gets_its_sockets_and_its_number(tmp_path: Path) -> None:

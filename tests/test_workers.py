@@ -95,6 +95,14 @@ def test_two_workers(tmp_path: Path, processes: list[Process]) -> None:
     workers = parent.pids()
     parent.send(scope, 0, 20)
     assert len(workers) == 2
+    cores = [os.sched_getaffinity(pid) for pid in workers]
+    if len(os.sched_getaffinity(0)) == 2:  # one each, all threads of it
+        assert sorted(map(sorted, cores)) == [[core] for core in sorted(os.sched_getaffinity(0))]
+        for pid, core in zip(workers, cores, strict=True):
+            assert {frozenset(os.sched_getaffinity(int(thread))) for thread in os.listdir(f"/proc/{pid}/task")} == {
+                frozenset(core)
+            }
+    assert os.sched_getaffinity(parent.popen.pid) == os.sched_getaffinity(0)
     with Registry.open(str(tmp_path / "axcollector-data" / "registry.db")) as registry:
         other = registry.add_scope("acme", "test").id
     deadline = time.monotonic() + 60

@@ -25,6 +25,7 @@ from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
 from axcollector.services import Periodic
 from axcollector.upstream import Account, Upstream
+from axcollector.workers.cores import available, core_of, kept_to
 from axcollector.workers.feed import Feed
 from axcollector.workers.inheritance import COMMAND, environment_of_workers, settings_of_workers
 from axcollector.workers.places import Place, open_places
@@ -140,8 +141,10 @@ class Workers(Upstream):
         self._processes.append(process)
         slot.started_at = self._reactor.seconds()
         environment = environment_of_workers(os.environ)
+        core = core_of(slot.index, len(self._slots), available())
         try:
-            self._reactor.spawnProcess(process, COMMAND[0], COMMAND, env=environment, childFDs=descriptors)
+            with kept_to(core):
+                self._reactor.spawnProcess(process, COMMAND[0], COMMAND, env=environment, childFDs=descriptors)
         except OSError as exc:
             self._log.error("worker {worker} cannot be started: {problem}", worker=number, problem=str(exc))
             self._forget(process)
