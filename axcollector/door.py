@@ -123,12 +123,19 @@ class Door:
 
     def asked(self, route: Route, values_of: Callable[[bytes], Sequence[bytes]]) -> Asked | None:
         """What the head of a request asks that was taken, for `usual_batch`; None where that could tell nothing."""
-        collector = self._collector
-        at_once = collector.directory.catalog is not None and collector.access.tells_at_once(route.scope)
-        if route == IN_BODY or not at_once:
+        if not self._tells_at_once(route):
             return None
         authorization = [value.decode("latin-1") for value in values_of(b"authorization")]
         return Asked(route, _coding(values_of(b"content-encoding")), authorization)
+
+    def asked_like(self, asked: Asked, route: Route) -> Asked | None:
+        """The same, of a head that differs from one for which this was `asked` in its path alone."""
+        return Asked(route, asked.content_encoding, asked.authorization) if self._tells_at_once(route) else None
+
+    def _tells_at_once(self, route: Route) -> bool:
+        collector = self._collector
+        at_once = collector.directory.catalog is not None and collector.access.tells_at_once(route.scope)
+        return at_once and route != IN_BODY
 
     def usual_batch(self, asked: Asked, body: bytes) -> Batch | None:
         """The batch of a request about which nothing is to be said but 200; None: `answer` says what is to be.

@@ -26,6 +26,8 @@ from axcollector.reserve import SplitReserve
 
 _TRIES = 3
 """So many names are tried for a journal: the splitter may take a new one for a finished one before it is locked."""
+_TENANTS_KEPT = 1 << 14
+"""The names of so many tenants' files are kept; each is 0.3 kB. Fewer would be of no use to more tenants in turn."""
 FRAME_LINES_BYTES = 1 << 22
 """So many bytes of lines go into one member; a commit of more makes several, a batch is never divided."""
 
@@ -236,7 +238,7 @@ class _Member:
         return [name for name, part in ((self.tenant, self.lines), (self.tenant + "/aside", self.aside)) if part]
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=_TENANTS_KEPT)
 def _directory_of(tenant: Tenant) -> str:
     return tenant_directory(tenant.organization, tenant.environment)
 

@@ -1,4 +1,4 @@
-"""The short way of a request whose head is the one that its connection always has (`usual`).
+"""The short way of a request whose head is the one that its connection always has, but for the path (`usual`).
 
 Its body is offered to the door, once it is there, as the usual request that it nearly always is. Where it is not, or
 anything else is other than usual, all that has come of it is taken as any other request, from its first byte.
@@ -67,7 +67,10 @@ class UsualChannel(BoundedChannel):
         if self.paused or self._blank_seen:
             return False
         site = self.site
-        start, length = known.head.places(data)
+        start, length = known.places(data)
+        if not start and site.door is not None and (elsewhere := known.elsewhere(data, site.door)) is not None:
+            self._usual = known = elsewhere
+            start, length = known.places(data)
         missing = start + length - len(data)
         if not start or missing < 0 or site.door is None or site.is_draining:
             return False

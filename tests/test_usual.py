@@ -18,23 +18,26 @@ from axcollector.core.tables import APPS, DEVELOPERS, MAPPER, PRODUCTS, SCOPES
 from axcollector.core.unpacking import Limits
 from axcollector.llhttp_parts import Message
 from axcollector.reception import Incoming, Pending
+from axcollector.routes import Asked, Route
 from axcollector.tokens import Token
-from axcollector.usual import Head, head_of
+from axcollector.usual import Head, Usual, head_of
 from tests.fakes import HeldThread, SameThread
 from tests.test_webapi import GZIP, JSON, LINE, PUBLISHER, RECORD, Stand, Tenants, batch
 from tests.wire import Connection, request
 
 GOOD = request("POST", "/analytics/s1", batch(), (JSON,))
+OTHER = request("POST", "/analytics/s2", batch(RECORD, RECORD), (JSON,))
+KNOWN = {"s1": Tenant("s1", "acme", "prod"), "s2": Tenant("s2", "acme", "test")}
 
 
-def catalog_of_one() -> Catalog:
-    """The tenant s1, with one key."""
+def catalog_of_two() -> Catalog:
+    """The tenants s1 and s2, with one key each."""
     made = Catalog()
-    made.load(SCOPES, [("s1", "s1", "acme", "prod")])
-    made.load(PRODUCTS, [("s1", "p", "p")])
-    made.load(DEVELOPERS, [("s1", "d", "d", "e")])
-    made.load(APPS, [("s1", "a", "a", "d", None)])
-    made.load(MAPPER, [("s1", "key", "a", "p", None)])
+    made.load(SCOPES, [("s1", "s1", "acme", "prod"), ("s2", "s2", "acme", "test")])
+    made.load(PRODUCTS, [(scope, "p", "p") for scope in KNOWN])
+    made.load(DEVELOPERS, [(scope, "d", "d", "e") for scope in KNOWN])
+    made.load(APPS, [(scope, "a", "a", "d", None) for scope in KNOWN])
+    made.load(MAPPER, [(scope, "key", "a", "p", None) for scope in KNOWN])
     return made
 
 
@@ -43,7 +46,7 @@ class Catalogued(Tenants):
 
     def __init__(self, catalog: Catalog | None) -> None:
         super().__init__()
-        self.known = {"s1": Tenant("s1", "acme", "prod")}
+        self.known = dict(KNOWN)
         self.catalog: Any = catalog
         self.asked = 0
 
@@ -59,7 +62,7 @@ class Catalogued(Tenants):
 def stand(root: Path, *, remembers: bool = True, **others: Any) -> Stand:
     """The routes behind llhttp; without remembering, each head is taken apart."""
     root.mkdir()
-    return Stand(root, directory=Catalogued(catalog_of_one() if remembers else None), **others)
+    return Stand(root, directory=Catalogued(catalog_of_two() if remembers else None), **others)
 
 
 @pytest.fixture
@@ -92,7 +95,16 @@ def known(stand: Stand, data: bytes = GOOD) -> Connection:
 
 # The same, remembered or not
 
-TARGETS = ["/analytics/s1", "/analytics/s1?a", "/analytics/nobody", PUBLISHER, "/analytics", "/%61nalytics/s1", "/x"]
+TARGETS = [
+    "/analytics/s1",
+    "/analytics/s1?a",
+    "/analytics/s2",
+    "/analytics/nobody",
+    PUBLISHER,
+    "/analytics",
+    "/%61nalytics/s1",
+    "/x",
+]
 HEADERS = [
     *[(JSON,)] * 4,
     *((JSON, ("Content-Encoding", "gzip")), (JSON, ("Content-Encoding", "br")), (("Content-Type", "text/plain"),)),
@@ -111,7 +123,7 @@ BODIES = [
 ]
 REQUESTS = st.tuples(
     st.sampled_from(["POST"] * 9 + ["GET"]),
-    st.sampled_from(TARGETS + TARGETS[:1] * 6),
+    st.sampled_from(TARGETS + ["/analytics/s1", "/analytics/s2"] * 3),
     st.sampled_from(BODIES),
     st.sampled_from(HEADERS),
     st.sampled_from(["1.1"] * 5 + ["1.0"]),
@@ -186,7 +198,7 @@ def sized(size: int) -> bytes:
 
 HEAD_SIZE = GOOD.index(b"{")
 SENT = [
-    *(GOOD, sized(4096), sized(4097), sized(9000), sized(12_000), sized(29_990)),
+    *(GOOD, OTHER, sized(4096), sized(4097), sized(9000), sized(12_000), sized(29_990)),
     *(sized(30_001), sized(61_000)),  # too large; far too large
     request("POST", "/analytics/s1", b"x" * 9000, (JSON,)),
     b"\r\n" + sized(9000),
@@ -251,7 +263,7 @@ class Talk:
         self.stand.directory.known = self.stand.directory.catalog = None
 
     def _known(self) -> None:
-        self.stand.directory.known = {"s1": Tenant("s1", "acme", "prod")}
+        self.stand.directory.known = dict(KNOWN)
         self.stand.directory.catalog = self.catalog
 
     def _failing_disk(self) -> None:
@@ -280,15 +292,15 @@ MOMENTS = st.tuples(SIZES, st.sampled_from(["written"] * 12 + EVENTS), st.intege
 @given(
     st.lists(st.integers(0, len(SENT) - 1), min_size=1, max_size=5), st.lists(MOMENTS, max_size=30), st.integers(0, 6)
 )
-@example([5, 5], [(4096, "", 8)] * 3, 0)
-@example([5], [(8192, "", 1), (8192, "late", 1)], 0)
-@example([5], [(8192, "", 1), (8192, "drain", 1), (65_536, "", 1)], 0)
-@example([5], [(8192, "", 1), (8192, "no room", 1), (65_536, "room", 1)], 0)
-@example([5], [(8192, "", 1), (8192, "gone", 1)], 0)
-@example([5], [(8192, "", 1), (8192, "half", 1)], 0)
-@example([5], [(8192, "", 1), (8192, "unknown", 1), (65_536, "", 1)], 0)
-@example([9], [(2, "", 1), (5000, "", 1)], 0)
-@example([3, 6, 3], [(65_536, "written", 1)], 2)
+@example([6, 6], [(4096, "", 8)] * 3, 0)
+@example([6], [(8192, "", 1), (8192, "late", 1)], 0)
+@example([6], [(8192, "", 1), (8192, "drain", 1), (65_536, "", 1)], 0)
+@example([6], [(8192, "", 1), (8192, "no room", 1), (65_536, "room", 1)], 0)
+@example([6], [(8192, "", 1), (8192, "gone", 1)], 0)
+@example([6], [(8192, "", 1), (8192, "half", 1)], 0)
+@example([6], [(8192, "", 1), (8192, "unknown", 1), (65_536, "", 1)], 0)
+@example([10], [(2, "", 1), (5000, "", 1)], 0)
+@example([4, 7, 4], [(65_536, "written", 1)], 2)
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_pieces_change_nothing(
     here: Callable[..., Stand], requests: list[int], moments: list[tuple[int, str, int]], whole: int
@@ -355,6 +367,56 @@ def test_other_usual_heads(here: Callable[..., Stand], usual: bytes) -> None:
     connection = known(door, usual)
     connection.send(usual)
     assert (connection.answers()[0].status, asked(door)) == (200, 2)
+    connection.hang_up()
+
+
+def test_another_tenant_on_the_same_connection(here: Callable[..., Stand]) -> None:
+    """Tenants may take turns on one connection, by scope or by names; none is asked for with patience again."""
+    door = here()
+    connection = known(door)
+    for data in (OTHER, GOOD, request("POST", PUBLISHER, batch(), (JSON,)), OTHER, GOOD):
+        connection.send(data)
+    assert ([answer.status for answer in connection.answers()], asked(door)) == ([200] * 5, 2)
+    kept = [tenant for tenant, _ in door.kept()]
+    assert kept == ["acme~prod"] * 2 + ["acme~test"] * 2 + ["acme~prod"] * 2 + ["acme~test"] * 2 + ["acme~prod"]
+    connection.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/analytics/nobody", 400),
+        ("/analytics", 400),
+        ("/analytics/s2?a", 200),
+        ("/analytics/%732", 200),
+        ("http://localhost/analytics/s2", 200),
+        ("/other/s2", 404),
+        ("/analytics/s2/", 200),
+        ("/analytics/" + "s" * 2000, 400),
+    ],
+)
+def test_other_paths_are_taken_as_ever(here: Callable[..., Stand], target: str, status: int) -> None:
+    """What is no ordinary path of a tenant that is known is answered as on any connection."""
+    found = []
+    for remembers in (True, False):
+        connection = known(here(remembers=remembers))
+        connection.send(request("POST", target, batch(), (JSON,)))
+        (answer,) = connection.answers()
+        found.append((answer.status, answer.body))
+        connection.hang_up()
+    assert found[0] == found[1]
+    assert found[0][0] == status
+
+
+def test_another_tenant_needs_a_token_of_its_own(here: Callable[..., Stand]) -> None:
+    """The head that was let in to one scope is refused at another that its token is not for."""
+    door = here(tokens=OneToken())
+    headers = (JSON, ("Authorization", "Bearer secret"))
+    connection = known(door, request("POST", "/analytics/s1", batch(), headers))
+    connection.send(request("POST", "/analytics/s2", batch(), headers))
+    connection.send(request("POST", PUBLISHER, batch(), headers))
+    connection.send(request("POST", "/analytics/s1", batch(), headers))
+    assert [answer.status for answer in connection.answers()] == [403, 200, 200]
     connection.hang_up()
 
 
@@ -560,6 +622,13 @@ def head(text: bytes) -> Head | None:
     return head_of(Message(text, Incoming(100, Pending(100))))
 
 
+def usual(text: bytes) -> Usual:
+    """The same, with its target."""
+    found = head(text)
+    assert found is not None
+    return Usual(found, text.partition(b" HTTP")[0] + found.before, Asked(Route("a"), "", ()))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -590,9 +659,7 @@ def test_heads_that_are_not_remembered(text: bytes) -> None:
 )
 def test_where_a_body_is(data: bytes, body: bytes, length: int) -> None:
     """Behind a head that is the same, however much of the body has come, or what follows it."""
-    remembered = head(HEAD)
-    assert remembered is not None
-    start, found = remembered.places(data)
+    start, found = usual(HEAD).places(data)
     assert (data[start:], found) == (body, length)
 
 
@@ -616,18 +683,15 @@ def test_where_a_body_is(data: bytes, body: bytes, length: int) -> None:
 )
 def test_other_heads(data: bytes) -> None:
     """Only the same bytes, whole, and a plain length."""
-    remembered = head(HEAD)
-    assert remembered is not None
-    assert remembered.places(data) == (0, 0)
+    assert usual(HEAD).places(data) == (0, 0)
 
 
 def test_a_value_like_a_length() -> None:
     """What looks like a length inside another field is compared, as everything else is."""
-    remembered = head(HEAD.replace(b"Host: a", b"Host: Content-Length: 1"))
-    assert remembered is not None
+    remembered = usual(HEAD.replace(b"Host: a", b"Host: Content-Length: 1"))
     assert remembered.places(HEAD.replace(b"Host: a", b"Host: Content-Length: 2") + b"\r\nhello, world") == (0, 0)
 
 
 def test_what_is_remembered_is_shown_nowhere() -> None:
     """A head may hold a token."""
-    assert "Length" not in repr(head(HEAD))
+    assert "Length" not in repr(head(HEAD)) + repr(usual(HEAD))
