@@ -20,7 +20,7 @@ from tests.running import Running, until
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "scale.rst").read_text()
 PERFORMANCE = (DOCS / "performance.rst").read_text()
-QUERIES = [textwrap.dedent(each) for each in re.findall(r"\.\. code-block:: sql\n\n((?: .*\n|\n)+)", PAGE)]
+QUERIES = [textwrap.dedent(each) for each in re.findall(r"\.\. code-block:: sql\n    :force:\n\n((?: .*\n|\n)+)", PAGE)]
 SHOWN = [
     textwrap.dedent(each).strip()
     for each in re.findall(
