@@ -151,7 +151,9 @@ class Crew:
         assert sharing is not None
 
         def copy(descriptor: int) -> int:
-            return os.dup(descriptors[descriptor])
+            copied = os.dup(descriptors[descriptor])
+            os.set_inheritable(copied, True)
+            return copied
 
         return Sharing(slot, copy(sharing.memory), copy(sharing.inbox), list(map(copy, sharing.entries)))
 
@@ -234,10 +236,23 @@ def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
+def inheritable() -> set[int]:
+    """Which of them a program would have that this process started."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # that of the list itself
+            found |= {int(name)} if os.get_inheritable(int(name)) else set()
+    return found
+
+
 @pytest.mark.parametrize(("count", "most"), [(2, 38), (3, 25)])
 @pytest_twisted.ensureDeferred
 async def test_all_come_to_one_socket(count: int, most: int, crew: Crew) -> None:
-    """Nobody has more than 60 % of 64, or 1.2 fair shares, every time; all are served, and no descriptor is left."""
+    """Nobody has more than 60 % of 64, or 1.2 fair shares, every time; all are served.
+
+    No descriptor is left, and none is another program's that this one starts.
+    """
+    others = inheritable()
     crew.begin(count)
     before = open_files()
     for each in range(3):
@@ -247,6 +262,7 @@ async def test_all_come_to_one_socket(count: int, most: int, crew: Crew) -> None
         told = Counter(await all_said(clients))
         assert [told[b"%d/0" % slot] for slot in range(count)] == crew.kept()
         assert await echoed(*clients)
+        assert inheritable() <= others
         for client in clients:
             client.close()
         await until(lambda: sum(crew.kept()) == 0)
