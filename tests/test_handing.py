@@ -119,18 +119,19 @@ class Crew:
         self.listening: list[list[socket.socket]] = []
         self.endpoints: list[str] = []
         self.loads = Loads([])
+        self.cells = memoryview(b"").cast("q")
 
     @property
     def coming(self) -> list[int]:
         """How many are on their ways to each."""
-        return [self._cells[2 * slot + 1] for slot in range(len(self._cells) // 2)]
+        return [self.cells[2 * slot + 1] for slot in range(len(self.cells) // 2)]
 
     def begin(self, count: int = 2, *given: tuple[str, socket.AddressFamily, Any]) -> "Crew":
         """So many workers, which are there."""
         self.inboxes.open(count)
         sharing = self.sharing(0)
-        self._cells = memoryview(mmap.mmap(sharing.memory, size_bytes(count))).cast("q")
-        self.loads = Loads(self._cells)
+        self.cells = memoryview(mmap.mmap(sharing.memory, size_bytes(count))).cast("q")
+        self.loads = Loads(self.cells)
         for each in (sharing.memory, sharing.inbox, *sharing.entries):
             os.close(each)
         kinds = given or [("tcp:0", socket.AF_INET, ("127.0.0.1", 0))]
@@ -349,6 +350,19 @@ async def test_one_that_hangs(crew: Crew) -> None:
     await until(lambda: busy.connections.count == before + 50)
     hung.start()
     await until(lambda: sum(crew.kept()) == 260)
+    await crew.end()
+
+
+@pytest_twisted.ensureDeferred
+async def test_wrong_numbers_do_not_last(crew: Crew) -> None:
+    """Such as a worker leaves that is killed while it sends something, or leaves when its successor is there."""
+    crew.begin(2)
+    crew.connect(2)
+    await until(lambda: crew.kept() == [1, 1])
+    crew.loads.keeps(0, 500)
+    crew.loads.takes_none(1)
+    crew.loads.comes(1, 50)
+    await until(lambda: list(crew.cells) == [1, 0, 1, 0])
     await crew.end()
 
 
