@@ -28,7 +28,8 @@ the only transition. To know the package, read it in this order:
    gets into logs.
 9. `launch`, `log_json`, `log_format`, `hangup`, `log_files`, `reloading`, `notify`, `supervised`, `doors`, `assembly`,
    `tap`, `cli/`: how it is launched, what it logs, and what SIGHUP does; `core/messages`, `locks`, `worker_pipe`,
-   `worker`, and of `workers/` `cores`, `spreading`, `places`, `feed`, `process`, `crew`: the same in several processes.
+   `worker`, and of `workers/` `cores`, `places`, `feed`, `process`, `crew`: the same in several processes;
+   `core/loads`, `workers/inboxes`, `handing`: which of them has a connection.
 10. `core/signing`, `tokens`, `token_watch`, `signer/`, `signer_tap`: the signing service, a program of its own.
 11. `core/recordtext`, `core/isolation`, `core/bounds`, `core/queues`, `complaints`, `persistent`, `buffer`: single
    records gathered into batches; `core/remote`, `fleet`, `client_requests`, `client_journals`, `client_spool`,

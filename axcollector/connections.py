@@ -7,6 +7,7 @@ never more than the process's own limit of open files leaves, and those turned a
 
 import resource
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime, ITCPTransport
@@ -62,9 +63,11 @@ class Connections:
         count: How many there are.
         refused: How many were one too many since the start.
         turned_away: Those that are being told so.
+        changed: Told how many there are, whenever that has changed; None: nobody.
     """
 
     _log = Logger()
+    changed: Callable[[int], object] | None = None
 
     def __init__(
         self, clock: IReactorTime, most: int, most_per_address: int, limit_name: str = "max_connections"
@@ -113,6 +116,8 @@ class Connections:
         self.count += 1
         if host is not None and self._most_per_address:
             self._by_host[host] += 1
+        if self.changed is not None:
+            self.changed(self.count)
 
     def left(self, host: str | None) -> None:
         """There is one less."""
@@ -121,6 +126,8 @@ class Connections:
             self._by_host[host] -= 1
             if not self._by_host[host]:
                 del self._by_host[host]
+        if self.changed is not None:
+            self.changed(self.count)
 
     def turn_away(self) -> "TurnedAway | None":
         """What tells a connection that there is no room for it; None: it is to be closed as it is."""

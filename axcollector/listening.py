@@ -6,7 +6,7 @@ depends on a cache of plugins being up to date, and so that its certificates can
 
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -132,15 +132,29 @@ def absolute_endpoint(text: str) -> str:
     return ":".join([kind, *parts])
 
 
-def adopted_endpoint(reactor: Any, key: str, text: str, descriptor: int) -> IStreamServerEndpoint:  # noqa: ANN401 - any reactor
+def adopted_endpoint(
+    reactor: Any,  # noqa: ANN401 - any reactor
+    key: str,
+    text: str,
+    descriptor: int,
+    through: Callable[[IStreamServerEndpoint], IStreamServerEndpoint] | None = None,
+) -> IStreamServerEndpoint:
     """What an endpoint's text means where somebody else listens already: its socket, and TLS of ours if it has that.
+
+    Args:
+        reactor: What is to listen.
+        key: The configuration's key that holds the text.
+        text: The endpoint's.
+        descriptor: The socket's.
+        through: What connections go through before TLS begins, if anything: made of the endpoint of the bare socket.
 
     Raises:
         ConfigError: The files that it names cannot be used.
     """
     kind, arguments, named = split_endpoint(text)
     with socket.socket(fileno=os.dup(descriptor)) as inherited:
-        below = AdoptedStreamServerEndpoint(reactor, descriptor, inherited.family)
+        bare = AdoptedStreamServerEndpoint(reactor, descriptor, inherited.family)
+    below = bare if through is None else through(bare)
     return TlsEndpoint(reactor, below, _certificates(key, arguments, named)) if kind == "axtls" else below
 
 

@@ -44,12 +44,11 @@ from axcollector.core.messages import (
 from axcollector.disk import Disk
 from axcollector.ingesting import Ingesting
 from axcollector.launch import exempt_what_is_there
-from axcollector.listening import Listeners, adopted_endpoint
 from axcollector.premises import Identity
 from axcollector.quarantine import Quarantine
 from axcollector.reserve import SplitReserve
 from axcollector.room import Lack
-from axcollector.services import Job, Periodic, Rest
+from axcollector.services import InOrder, Job, Periodic, Rest
 from axcollector.sync import events
 from axcollector.worker_pipe import ParentPipe
 from axcollector.workers.process import ORDERS, REPORTS
@@ -118,7 +117,7 @@ class Work:
         self._is_leaving = False
         self.status = 0
         self._ingesting: Ingesting | None = None
-        self._listeners: Listeners | None = None
+        self._listeners: InOrder | None = None
         self._site: Site | None = None
         self._heartbeat = Periodic(reactor, TICK_SECONDS, "the worker's heartbeat", self._tick)
 
@@ -149,7 +148,7 @@ class Work:
 
     async def _serve(self, setup: Setup) -> None:
         """Begin to take records."""
-        from axcollector.doors import ingest_site  # noqa: PLC0415 - it installs a reactor, if there is none yet
+        from axcollector.doors import ingest_site, worker_listeners  # noqa: PLC0415 - it installs a reactor, if there is none yet
 
         config = Config(**setup.settings)
         disk = self._disk = Disk()
@@ -163,8 +162,7 @@ class Work:
         self._ingesting.startService()
         self._heartbeat.startService()
         self._site = ingest_site(self._reactor, config, self._ingesting)
-        doors = [adopted_endpoint(self._reactor, "listen", door.endpoint, door.descriptor) for door in setup.doors]
-        self._listeners = Listeners("listen", doors, self._site)
+        self._listeners = worker_listeners(self._reactor, "listen", setup, self._site)
         if setup.snapshot is not None:
             await self._caught_up(self._show(setup.snapshot))
         if not self._is_leaving:

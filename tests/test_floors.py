@@ -131,6 +131,7 @@ FLOORS: Final = {
         "complaints",
         "buffer",
         "listening",
+        "handing",
         "tls",
         "api",
     },

@@ -1,6 +1,7 @@
 """The parent's side of workers: starting, following, replacing, ending them, and speaking for all."""
 
 import json
+import mmap
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from twisted.python.failure import Failure
 from axcollector.config import Config
 from axcollector.core import messages
 from axcollector.core.layout import JournalName, Stage
+from axcollector.core.loads import Loads, size_bytes
 from axcollector.core.messages import Finish, Leave, Orders, Ready, Said, Setup, Shown, Situation, Standing, frame
 from axcollector.core.model import Batch, Interval, Tenant
 from axcollector.core.status import CatalogStatus, IngestStatus, TenantTraffic
@@ -192,6 +194,32 @@ def test_each_gets_its_sockets_and_its_number(tmp_path: Path) -> None:
     assert [(door.endpoint, door.descriptor) for door in first.setup.doors] == [(f.config.listen[0], FIRST_SOCKET)]
     assert "hush" not in repr(first.setup)
     assert Config(**first.setup.settings).workers == 1
+    f.end()
+
+
+def test_each_can_hand_connections_to_all(tmp_path: Path) -> None:
+    """It has its own inbox, which its successor gets too, the entries of all, and numbers that tell who is there."""
+    f = Fixture(tmp_path).begin()
+    first, second = (process.setup.sharing for process in f.started)
+    assert first is not None
+    assert second is not None
+    assert (first.slot, second.slot) == (0, 1)
+    shared = [first.memory, *first.entries]
+    of_first, of_second = ([process.descriptors[each] for each in shared] for process in f.started)
+    assert of_first == of_second
+    inboxes = [process.descriptors[first.inbox] for process in f.started]
+    assert len({FIRST_SOCKET, *shared, first.inbox}) == len({*of_first, *inboxes}) == 5
+    memory = mmap.mmap(os.dup(of_first[0]), size_bytes(2))
+    loads = Loads(memoryview(memory).cast("q"))
+    assert loads.taker(0, 50) is None
+    loads.keeps(1, 0)
+    assert loads.taker(0, 50) == 1
+    f.started[1].ends(signal=9)
+    assert loads.taker(0, 50) is None
+    f.reactor.advance(1)
+    third = f.started[2]
+    assert third.setup.sharing == second
+    assert [third.descriptors[each] for each in (*shared, first.inbox)] == [*of_second, inboxes[1]]
     f.end()
 
 

@@ -1,15 +1,13 @@
 """The listening sockets that a parent holds for its workers."""
 
-import errno
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
-from twisted.logger import LogEvent, LogLevel
 
 from axcollector.core.errors import ConfigError
 from axcollector.workers.places import Place, open_places
@@ -69,26 +67,6 @@ def test_workers_share_a_port(opened: ExitStack) -> None:
     for _ in range(20):
         connected(opened, place)
     assert sum(waiting_in(place, opened)) == 20
-
-
-def test_workers_that_cannot_take_turns(opened: ExitStack, log_events: list[LogEvent]) -> None:
-    """That is logged, once for each place, and the kernel gives each of them a part by chance."""
-
-    def forbidden(sharing: Sequence[socket.socket]) -> None:
-        raise PermissionError(errno.EPERM, f"{len(sharing)} may not")
-
-    for count in (2, 1):
-        (place,) = open_places([LOCAL], count, int, forbidden)
-        opened.callback(place.close)
-        told = [event for event in log_events if "take turns" in event["log_format"]]
-        assert [(event["log_level"], event["reason"]) for event in told] == [(LogLevel.info, "2 may not")]
-    (place,) = open_places([LOCAL], 2, int, forbidden)
-    opened.callback(place.close)
-    for _ in range(200):
-        connected(opened, place)
-    found = waiting_in(place, opened)
-    assert sum(found) == 200
-    assert max(found) < 160  # by a hash, eight standard deviations from the middle
 
 
 def test_what_waits_outlives_a_worker(opened: ExitStack) -> None:

@@ -1,5 +1,6 @@
 """Several processes: started by twistd, killed in every combination, stopped, and started again at once."""
 
+import contextlib
 import gzip
 import http.client
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,13 +44,17 @@ class Parent(Process):
 
     def pids(self) -> list[int]:
         """Of the workers."""
-        pid = self.popen.pid
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return workers_of(self.popen.pid)
 
     def send(self, scope: str, first: int, count: int) -> None:
         """So many batches of ten records, each over a connection of its own, so that both workers get some."""
         for number in range(first, first + 10 * count, 10):
             assert self.post(f"/analytics/{scope}", batch(number, 10)) == (200, {"accepted": 10, "rejected": 0})
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
 def gone(*pids: int) -> None:
@@ -199,6 +205,108 @@ def test_a_second_parent_is_refused(tmp_path: Path, processes: list[Process]) ->
     assert first.end()[0] == CLEAN
 
 
+class Connections:
+    """Clients' connections that stay open, with records sent over them now and then."""
+
+    def __init__(self, pids: Callable[[], list[int]], port: int, scope: str) -> None:
+        self._path = f"/analytics/{scope}"
+        self._port = port
+        self._pids = pids
+        self._before = self._sockets()
+        self.all: list[http.client.HTTPConnection] = []
+
+    def make(self, count: int) -> list[http.client.HTTPConnection]:
+        """So many more, as fast as it goes."""
+        new = [http.client.HTTPConnection("127.0.0.1", self._port, timeout=60) for _ in range(count)]
+        for each in new:
+            each.connect()
+        self.all += new
+        return new
+
+    def send(self, connections: list[http.client.HTTPConnection]) -> list[int]:
+        """The status of a record over each; 0: the connection is broken."""
+        return [self._sent(each) for each in connections]
+
+    def _sent(self, connection: http.client.HTTPConnection) -> int:
+        connection.auto_open = 0
+        try:
+            connection.request("POST", self._path, batch(0, 1), {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+        except (ConnectionError, http.client.NotConnected):
+            return 0
+        return response.status
+
+    def _sockets(self) -> dict[int, int]:
+        """How many sockets each worker has open."""
+        found = dict.fromkeys(self._pids(), 0)
+        for pid in found:
+            for path in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(FileNotFoundError):  # it is closed meanwhile
+                    found[pid] += os.readlink(path).startswith("socket:")
+        return found
+
+    def kept(self) -> dict[int, int]:
+        """How many connections each worker has; those are answering nothing."""
+        return {pid: count - self._before[pid] for pid, count in self._sockets().items() if pid in self._before}
+
+    def close(self) -> None:
+        """Close them, and wait until workers have."""
+        for each in self.all:
+            each.close()
+        self.all = []
+        deadline = time.monotonic() + 60
+        while any(self.kept().values()):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_connections_are_shared(tmp_path: Path, processes: list[Process]) -> None:
+    """Of 64, made at once, none of two workers has more than 60 %, every time; all are answered, and not logged.
+
+    Nor is a descriptor left in who has handed one on.
+    """
+    scope = prepared(tmp_path)
+    parent = Parent(tmp_path, *LONG).started()
+    processes.append(parent)
+    connections = Connections(parent.pids, parent.port, scope)
+    said = len(parent.lines)
+    for _ in range(5):
+        made = connections.make(64)
+        assert set(connections.send(made)) == {200}
+        assert sum(connections.kept().values()) == 64
+        assert max(connections.kept().values()) <= 38
+        connections.close()
+    assert len(parent.lines) - said < 64
+    assert parent.end()[0] == CLEAN
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed_while_connections_are_handed_on(tmp_path: Path, processes: list[Process]) -> None:
+    """Clients of the other one go on; whoever comes behind it is served, by that one or by its successor."""
+    scope = prepared(tmp_path)
+    parent = Parent(tmp_path, *LONG).started()
+    processes.append(parent)
+    connections = Connections(parent.pids, parent.port, scope)
+    first = connections.make(32)
+    assert set(connections.send(first)) == {200}
+    killed, staying = parent.pids()
+    kept = connections.kept()[staying]
+    between = connections.make(16)
+    os.kill(killed, signal.SIGKILL)
+    gone(killed)
+    last = connections.make(32)
+    assert set(connections.send(last)) == {200}
+    assert sorted(connections.send(first)) == [0] * (32 - kept) + [200] * kept
+    assert set(connections.send(between)) <= {0, 200}
+    parent.wait_for_lines("takes records", 4)
+    for each in connections.all:
+        each.close()
+    status, log = parent.end()
+    assert (status, "Traceback" in log) == (CLEAN, False)
+
+
 class Gateway(threading.Thread):
     """A client that sends single records over one kept connection, and over a new one where it is told to close.
 
@@ -303,7 +411,7 @@ def shown_certificate(port: int) -> bytes | None:
 
 
 def test_a_socket_of_systemd(tmp_path: Path) -> None:
-    """All workers take connections of the one that was handed over."""
+    """All workers take connections of the one that was handed over; of 64 none of two has more than 60 %."""
     scope = prepared(tmp_path)
     given = socket.create_server(("127.0.0.1", 0))
     port = given.getsockname()[1]
@@ -324,11 +432,12 @@ def test_a_socket_of_systemd(tmp_path: Path) -> None:
     try:
         wait_for_log(tmp_path / "log", "takes records", 3)
         wait_for_log(tmp_path / "log", "catalog built", 2)
-        for number in range(5):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-            connection.request("POST", f"/analytics/{scope}", batch(number, 1), {"Content-Type": "application/json"})
-            assert connection.getresponse().status == 200
-            connection.close()
+        connections = Connections(lambda: workers_of(process.pid), port, scope)
+        made = connections.make(64)
+        assert set(connections.send(made)) == {200}
+        assert sum(connections.kept().values()) == 64
+        assert max(connections.kept().values()) <= 38
+        connections.close()
     finally:
         process.terminate()
         process.wait(60)

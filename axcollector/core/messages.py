@@ -56,6 +56,22 @@ class Door(msgspec.Struct, frozen=True):
     descriptor: int
 
 
+class Sharing(msgspec.Struct, frozen=True):
+    """How a worker hands connections on to others, as it inherits it (`workers.inboxes`).
+
+    Attributes:
+        slot: Its own number among those who do.
+        memory: The descriptor of what holds their `Loads`.
+        inbox: That of the socket out of which it takes what others hand on.
+        entries: By slot, those of the sockets that lead to inboxes.
+    """
+
+    slot: int
+    memory: int
+    inbox: int
+    entries: Sequence[int]
+
+
 class Setup(msgspec.Struct, frozen=True, tag=True):
     """What a worker is to do.
 
@@ -67,6 +83,7 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
         doors: Where it is to take records.
         situation: How things stand.
         snapshot: The last one that there was, or None: there was none yet.
+        sharing: How it hands connections on, or None: it keeps what comes to it.
     """
 
     settings: Mapping[str, Any]
@@ -76,6 +93,7 @@ class Setup(msgspec.Struct, frozen=True, tag=True):
     doors: Sequence[Door]
     situation: Situation
     snapshot: Snapshot | None
+    sharing: Sharing | None = None
 
 
 class RowChange(msgspec.Struct, frozen=True, array_like=True):

@@ -27,6 +27,7 @@ from axcollector.services import Periodic
 from axcollector.upstream import Account, Upstream
 from axcollector.workers.cores import available, core_of, kept_to
 from axcollector.workers.feed import Feed
+from axcollector.workers.inboxes import Inboxes
 from axcollector.workers.inheritance import COMMAND, environment_of_workers, settings_of_workers
 from axcollector.workers.places import Place, open_places
 from axcollector.workers.process import FIRST_SOCKET, LOCK, ORDERS, REPORTS, WorkerProcess, problems_of
@@ -89,6 +90,7 @@ class Workers(Upstream):
         self._processes: list[WorkerProcess] = []
         self.places: Sequence[Place] = ()
         self.sync: Feed = Feed(self._recipients)
+        self._inboxes = Inboxes()
         self._sums = Sums()
         self.traffic = self._sums.traffic
 
@@ -112,6 +114,7 @@ class Workers(Upstream):
         self.places = open_places(self._config.listen, len(self._slots), self._inherited)
         for place in self.places:
             self._log.info("listen: listening on {address}", address=place.address)
+        self._inboxes.open(len(self._slots))
         self.running = True
         self._telling.startService()
         self._reactor.callWhenRunning(self._start_all)
@@ -126,6 +129,7 @@ class Workers(Upstream):
         number, self._made = self._made, self._made + 1
         doors = [Door(place.endpoint, FIRST_SOCKET + at) for at, place in enumerate(self.places)]
         sockets = {door.descriptor: place.of(slot.index) for door, place in zip(doors, self.places, strict=True)}
+        sharing, inboxes = self._inboxes.of(slot.index, FIRST_SOCKET + len(doors))
         setup = messages.Setup(
             settings=settings_of_workers(self._config),
             instance_id=self._identity.instance_id,
@@ -134,16 +138,16 @@ class Workers(Upstream):
             doors=doors,
             situation=self._situation_of(),
             snapshot=self.sync.current,
+            sharing=sharing,
         )
         process = WorkerProcess(setup, self._heard, self.traffic)
-        descriptors = {ORDERS: "w", 1: "r", 2: "r", REPORTS: "r", LOCK: self._lock(), **sockets}
+        descriptors = {ORDERS: "w", 1: "r", 2: "r", REPORTS: "r", LOCK: self._lock(), **sockets, **inboxes}
         self._live |= {number}
         self._processes.append(process)
         slot.started_at = self._reactor.seconds()
         environment = environment_of_workers(os.environ)
-        core = core_of(slot.index, len(self._slots), available())
         try:
-            with kept_to(core):
+            with kept_to(core_of(slot.index, len(self._slots), available())):
                 self._reactor.spawnProcess(process, COMMAND[0], COMMAND, env=environment, childFDs=descriptors)
         except OSError as exc:
             self._log.error("worker {worker} cannot be started: {problem}", worker=number, problem=str(exc))
@@ -164,6 +168,7 @@ class Workers(Upstream):
             self._log.info("worker {worker} has ended {how}", worker=process.number, how=process.how)
             return
         slot.process = None
+        self._inboxes.has_ended(slot.index)
         lasted = self._reactor.seconds() - slot.started_at if process.was_ready else 0.0
         seconds = self._try_again(slot, lasted)
         self._log.error(
@@ -278,6 +283,7 @@ class Workers(Upstream):
         for place in self.places:
             place.close()
         self.places = ()
+        self._inboxes.close()
 
     def stopService(self) -> "defer.Deferred[None]":
         """Close what `close` left. Fires when that is done."""

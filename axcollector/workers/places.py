@@ -1,8 +1,8 @@
 """Where records are taken, as the parent of worker processes holds it: a listening socket for each place and worker.
 
-The sockets share a port (SO_REUSEPORT) and take turns (`spreading`); one socket that all inherit would not do, since
-whoever asks first gets nearly all. The parent never accepts. It keeps each socket open for as long
-as it runs, so that what waits in its queue waits for the worker's successor.
+The sockets share a port (SO_REUSEPORT), and the kernel chooses one for each connection by a hash; of one socket that
+all inherit, whoever asks first gets nearly all. Workers put either right (`inboxes`). The parent never accepts. It
+keeps each socket open for as long as it runs, so that what waits in its queue waits for the worker's successor.
 
 A socket that systemd has opened is one for all.
 """
@@ -17,12 +17,8 @@ from typing import Final
 
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.error import CannotListenError
-from twisted.logger import Logger
 
 from axcollector.config_endpoints import split_endpoint
-from axcollector.workers.spreading import take_turns
-
-_log = Logger()
 
 _BACKLOG: Final = 511
 """How many connections may wait for each worker, where the endpoint does not say."""
@@ -59,19 +55,13 @@ class Place:
             each.close()
 
 
-def open_places(
-    endpoints: Sequence[str],
-    count: int,
-    inherited: Callable[[str], int],
-    spread: Callable[[Sequence[socket.socket]], object] = take_turns,
-) -> tuple[Place, ...]:
+def open_places(endpoints: Sequence[str], count: int, inherited: Callable[[str], int]) -> tuple[Place, ...]:
     """Listen at all endpoints, for so many workers.
 
     Args:
         endpoints: Of kinds that may be shared.
         count: How many workers there are.
         inherited: Gives the descriptor of the socket that systemd has opened for an endpoint; may raise `ConfigError`.
-        spread: Has the sockets of a place take turns; where it raises `OSError`, that is logged, and chance decides.
 
     Raises:
         CannotListenError: A port is taken, or an address is not of this machine.
@@ -80,24 +70,10 @@ def open_places(
     with contextlib.ExitStack() as opened:
         places = []
         for endpoint in endpoints:
-            place = Place(endpoint, _sockets(endpoint, count, inherited))
-            opened.callback(place.close)
-            _spread(place, spread)
-            places.append(place)
+            places.append(Place(endpoint, _sockets(endpoint, count, inherited)))
+            opened.callback(places[-1].close)
         opened.pop_all()
     return tuple(places)
-
-
-def _spread(place: Place, spread: Callable[[Sequence[socket.socket]], object]) -> None:
-    if len(place.sockets) > 1:
-        try:
-            spread(place.sockets)
-        except OSError as exc:
-            _log.info(
-                "listen: workers cannot take turns at {address} ({reason}): who gets a connection is left to chance",
-                address=place.address,
-                reason=exc.strerror,
-            )
 
 
 def _sockets(endpoint: str, count: int, inherited: Callable[[str], int]) -> Sequence[socket.socket]:

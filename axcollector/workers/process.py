@@ -1,7 +1,8 @@
 """One worker process, as the parent sees it: its pipes, what it has reported, and how it ends.
 
 Its descriptors: 0 what the parent says, whose end is also the parent's end; 1 and 2 what libraries may print; 3 what it
-reports; 4 the lock on the data directory, held for as long as any worker is there; from 5 on listening sockets.
+reports; 4 the lock on the data directory, held for as long as any worker is there; from 5 on listening
+sockets, and then what it hands connections on with (`inboxes`).
 """
 
 import contextlib
