@@ -75,11 +75,12 @@ def start(workers: int) -> tuple[Service, str]:
     return service, path
 
 
-def load(service: Service, path: str, records: int, seconds: float, seed: int) -> dict[str, Any]:
+def load(service: Service, path: str, records: int, connections: int, seconds: float, seed: int) -> dict[str, Any]:
     """One run: what a million records cost, and what the client saw."""
     body = json.dumps({"records": [RECORD] * records})
     before = cpu_seconds(service)
-    result = LoadProcess(Plan(service.port, [path], [body], seconds=seconds, seed=seed)).result()
+    plan = Plan(service.port, [path], [body], connections=connections, seconds=seconds, seed=seed)
+    result = LoadProcess(plan).result()
     time.sleep(2.5)  # the splits of what came count
     used = cpu_seconds(service) - before
     taken = result["statuses"].get("200", 0) * records
@@ -111,15 +112,17 @@ def compare(workers: int, seconds: float, rounds: int) -> list[dict[str, Any]]:
     rows = []
     try:
         for records in (1, 10, 100):
-            runs: dict[str, list[dict[str, Any]]] = {"one": [], "many": []}
+            runs: dict[str, list[dict[str, Any]]] = {"one": [], "many": [], "each": []}
             for seed in range(rounds):
-                runs["one"].append(load(one, path_of_one, records, seconds, seed))
-                runs["many"].append(load(many, path_of_many, records, seconds, seed))
+                runs["one"].append(load(one, path_of_one, records, CONNECTIONS, seconds, seed))
+                runs["many"].append(load(many, path_of_many, records, CONNECTIONS, seconds, seed))
+                runs["each"].append(load(many, path_of_many, records, CONNECTIONS * workers, seconds, seed))
             row: dict[str, Any] = {"records a request": records}
             for name, found in runs.items():
                 for key in ("per_second", "p99", "cpu_per_million"):
                     row[f"{name} {key}"] = statistics.median(each[key] for each in found)
             row["growth"] = row["many cpu_per_million"] / row["one cpu_per_million"]
+            row["growth, each"] = row["each cpu_per_million"] / row["one cpu_per_million"]
             rows.append(row)
     finally:
         one.stop()
@@ -138,14 +141,24 @@ def spread(workers: int, trials: int) -> list[float]:
 
 def print_rows(rows: list[dict[str, Any]], workers: int) -> None:
     """The table."""
-    print(f"| records a request | 1 process: req/s, p99 ms, CPU s/10⁶ | {workers} workers: the same | growth |")
-    print("|---|---|---|---|")
+    heads = [
+        f"1 process, {CONNECTIONS} connections: req/s, p99 ms, CPU s/10⁶",
+        f"{workers} workers: the same",
+        "growth",
+    ]
+    print(
+        "|", " | ".join(["records a request", *heads, f"{CONNECTIONS} connections a worker: the same", "growth"]), "|"
+    )
+    print("|---|---|---|---|---|---|")
     for row in rows:
         cells = [
             f"{row[f'{name} per_second']:,.0f}, {row[f'{name} p99']:.1f}, {row[f'{name} cpu_per_million']:.1f}"
-            for name in ("one", "many")
+            for name in ("one", "many", "each")
         ]
-        print(f"| {row['records a request']} | {cells[0]} | {cells[1]} | {row['growth']:.2f} |")
+        growth = (f"{row[name]:.2f}" for name in ("growth", "growth, each"))
+        print(
+            f"| {row['records a request']} | {cells[0]} | {cells[1]} | {next(growth)} | {cells[2]} | {next(growth)} |"
+        )
 
 
 def main() -> int:
