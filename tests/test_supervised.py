@@ -406,7 +406,7 @@ def test_the_units(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     }
     assert {key: " ".join(service[key]) for key in expected} == expected
     assert service["CapabilityBoundingSet"] == []
-    assert service["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    assert service["SystemCallFilter"] == ["@system-service", "~@privileged @resources", "sched_setaffinity"]
     assert int(service["TimeoutStopSec"][0]) > 10
     assert bool(service.get("LoadCredential")) is (kind == "tls")
 

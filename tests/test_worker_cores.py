@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from twisted.logger import LogEvent, formatEvent
 
 from axcollector.workers.cores import available, core_of, kept_to
 
@@ -43,11 +44,13 @@ def test_what_is_started_meanwhile_keeps_to_it() -> None:
         assert shown() == str(sorted(before))
 
 
-def test_a_core_that_is_not_there_is_no_reason_not_to_start() -> None:
-    """A system that refuses leaves the process where it may run."""
+def test_a_core_that_is_not_there_is_no_reason_not_to_start(log_events: list[LogEvent]) -> None:
+    """A system that refuses leaves the process where it may run, and that is told."""
     before = os.sched_getaffinity(0)
     with kept_to(1 << 12):
         assert shown() == str(sorted(before))
+    (event,) = [event for event in log_events if event["log_namespace"].startswith("axcollector")]
+    assert "cannot keep to core 4096 (Invalid argument)" in formatEvent(event)
     assert os.sched_getaffinity(0) == before
 
 

@@ -12,6 +12,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
+from twisted.logger import Logger
+
+_log = Logger()
+
 
 def available() -> Sequence[int]:
     """The cores that this process may use, in order; none where the system does not tell."""
@@ -25,13 +29,20 @@ def core_of(slot: int, workers: int, cores: Sequence[int]) -> int | None:
 
 @contextlib.contextmanager
 def kept_to(core: int | None) -> Iterator[None]:
-    """What is started meanwhile, by this thread, keeps to a core; None, or a system that refuses: it does not."""
+    """What is started meanwhile, by this thread, keeps to a core.
+
+    With None it does not; nor where the system refuses, which is logged.
+    """
     if core is None:
         yield
         return
     before = os.sched_getaffinity(0)
-    with contextlib.suppress(OSError):
+    try:
         os.sched_setaffinity(0, {core})
+    except OSError as exc:
+        _log.info(
+            "a worker may run on any core: it cannot keep to core {core} ({reason})", core=core, reason=exc.strerror
+        )
     try:
         yield
     finally:
