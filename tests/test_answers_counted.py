@@ -10,7 +10,7 @@ from twisted.web.resource import Resource
 from axcollector.core.tally import Tally
 from axcollector.site import IngestSite
 from tests.fakes import HeldThread
-from tests.test_usual import Catalogued, catalog_of_one
+from tests.test_usual import Catalogued, catalog_of_two
 from tests.test_webapi import ACME, JSON, Stand
 from tests.wire import Connection, request
 
@@ -83,7 +83,7 @@ def test_who_hangs_up(tmp_path: Path, parser: str) -> None:
 def test_who_hangs_up_after_usual_requests(tmp_path: Path, parser: str, fails: bool) -> None:
     """A client whose head is remembered by then is counted as any other, whatever becomes of its batch."""
     writer = HeldThread()
-    directory = Catalogued(catalog_of_one())
+    directory = Catalogued(catalog_of_two())
     stand = Stand(tmp_path, parser=parser, writer=writer, directory=directory)
     connection = Connection(stand.site)
     post = request("POST", "/analytics/s1", BODY, (JSON,))
