@@ -124,6 +124,8 @@ def packed(members: Iterable[bytes], *, fast: bool = False) -> Iterable[bytes]:
         reader = deflate.decompressor()
         data = member
         while not reader.eof:
-            yield packer.compress(reader.decompress(data, _PACK_SLICE_BYTES))
+            part = packer.compress(reader.decompress(data, _PACK_SLICE_BYTES))
+            if part:  # of many small members it keeps some, and gives it with a later one
+                yield part
             data = reader.unconsumed_tail
     yield packer.flush()

@@ -35,8 +35,9 @@ What a reader may conclude, of a journal cut or damaged anywhere:
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from axcollector.core import deflate
 
@@ -51,8 +52,7 @@ MAX_MEMBER_BYTES: Final = 1 << 30
 """No writer makes larger members; a header that says so is not believed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A whole frame.
 
     Attributes:
@@ -89,8 +89,7 @@ def _seed(identity: str) -> int:
     return zlib.crc32(identity.encode())
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(msgspec.Struct, frozen=True):
     tenant: str
     sequence: int
     records: int
@@ -131,7 +130,9 @@ class FrameReader:
             self._seek_magic(at_end=at_end)
             header = self._header()
             if isinstance(header, _Header) and len(self._buffer) >= header.size + header.length:
-                yield from self._take(header)
+                frame = self._take(header)
+                if frame is not None:
+                    yield frame
             elif header is _BAD:
                 self._skip(1)
             elif not (at_end and self._buffer):
@@ -142,18 +143,20 @@ class FrameReader:
             else:
                 self._skip(header.size if isinstance(header, _Header) else 1)
 
-    def _take(self, header: _Header) -> Iterator[Frame]:
+    def _take(self, header: _Header) -> Frame | None:
+        """The frame with this header; None where it is damaged, or was seen before."""
         member = bytes(self._buffer[header.size : header.size + header.length])
         if deflate.crc32(member) != header.crc:
             self._skip(header.size)
-            return
+            return None
         offset = self._position + header.size
         self._drop(header.size + header.length)
         self.damaged += self.torn
         self.torn = 0
-        if self._first_sight(header.sequence):
-            kept, aside = member[: header.kept], member[header.kept :]
-            yield Frame(header.tenant, header.sequence, header.records, offset, kept, aside, header.aside_records)
+        if not self._first_sight(header.sequence):
+            return None
+        kept, aside = member[: header.kept], member[header.kept :]
+        return Frame(header.tenant, header.sequence, header.records, offset, kept, aside, header.aside_records)
 
     def _first_sight(self, sequence: int) -> bool:
         index, bit = sequence >> 3, 1 << (sequence & 7)
@@ -165,6 +168,8 @@ class FrameReader:
 
     def _seek_magic(self, *, at_end: bool) -> None:
         """Pass over what stands before the next magic; the buffer's last bytes may be the first of one."""
+        if self._buffer.startswith(MAGIC):  # as nearly always, of a journal that is whole
+            return
         found = self._buffer.find(MAGIC)
         if found < 0:
             kept = next(n for n in range(len(MAGIC) - 1, -1, -1) if self._buffer.endswith(MAGIC[:n]))
