@@ -124,8 +124,6 @@ def packed(members: Iterable[bytes], *, fast: bool = False) -> Iterable[bytes]:
         reader = deflate.decompressor()
         data = member
         while not reader.eof:
-            part = packer.compress(reader.decompress(data, _PACK_SLICE_BYTES))
-            if part:  # of many small members it keeps some, and gives it with a later one
-                yield part
+            yield packer.compress(reader.decompress(data, _PACK_SLICE_BYTES))  # often nothing yet; then others may go
             data = reader.unconsumed_tail
     yield packer.flush()
