@@ -57,7 +57,8 @@ class UsualChannel(BoundedChannel):
     def _take_usual(self, known: Usual, data: bytes) -> bool:
         """Take a request with the head that is known, or a piece of it; False: it is something else, nothing was done.
 
-        The hot path: it may neither take a head apart nor make an object for a request, but the body.
+        The hot path: it may neither take a head apart nor make an object for a request, but the body; and, where the
+        path is another than the last one's, what that asks.
         """
         if self._coming is not None:
             self._take_more(known, self._coming, data)
